@@ -1,0 +1,235 @@
+"""Facts: what we know about one installation, frozen, JSON both ways.
+
+A field that nobody could find out holds Unknown(why). Touching it raises NotKnown, so a check
+never mistakes "could not look" for "is fine".
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from doctor.manifest import World
+
+
+class NotKnown(Exception):
+    """Somebody used a fact that nobody could find out."""
+
+    def __init__(self, why: str, skipped: bool = False) -> None:
+        super().__init__(why)
+        self.skipped = skipped
+
+
+class Unknown:
+    """The reason a fact is missing. Loud on any use.
+
+    `skipped` tells "you asked me not to look" from "I could not look".
+    """
+
+    def __init__(self, why: str, skipped: bool = False) -> None:
+        self.why = why
+        self.skipped = skipped
+
+    def __repr__(self) -> str:
+        return f"Unknown({self.why!r})"
+
+    def refuse(self, *_: object) -> Any:
+        raise NotKnown(self.why, self.skipped)
+
+    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __contains__ = refuse
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __str__ = __format__ = refuse  # type: ignore[assignment]
+    __hash__ = object.__hash__  # so that it may be a default
+
+
+UNASKED: Any = Unknown("nobody asked")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which installation, which interpreter, and why that one."""
+
+    comfyui: str | None = None  # the folder, or None: only an interpreter is judged
+    python: str | None = None  # the interpreter, or None: there is none
+    why: str = ""
+    layout: str = ""  # venv, conda, portable, system, none
+    flags: tuple[str, ...] = ()  # interpreter flags this layout starts ComfyUI with ("-s")
+    others: tuple[str, ...] = ()  # interpreters found and not chosen
+
+
+@dataclass(frozen=True)
+class Host:
+    os: str = UNASKED  # linux, windows, macos
+    machine: str = UNASKED  # x86_64, aarch64, arm64, amd64
+    name: str = UNASKED  # "Debian GNU/Linux 12 (bookworm)"
+    libc: str = UNASKED  # "glibc 2.36", "" where there is none
+    container: str = UNASKED  # "docker", "podman", "kubernetes", "" outside
+    wsl: bool = UNASKED
+    cpus: int = UNASKED
+    memory: int = UNASKED  # bytes
+    memory_free: int = UNASKED  # bytes
+
+
+@dataclass(frozen=True)
+class Python:
+    """The patient's interpreter, in its own words."""
+
+    version: str = UNASKED  # "3.11.7"
+    executable: str = UNASKED
+    prefix: str = UNASKED
+    base_prefix: str = UNASKED
+    implementation: str = UNASKED  # "cpython"
+    bits: int = UNASKED
+    site: str = UNASKED  # where packages go (purelib)
+    path: tuple[str, ...] = UNASKED  # sys.path
+    externally_managed: bool = UNASKED  # PEP 668
+    pip: bool = UNASKED  # is pip importable
+
+    @property
+    def in_venv(self) -> bool:
+        return self.prefix != self.base_prefix
+
+
+@dataclass(frozen=True)
+class Package:
+    version: str  # of the metadata
+    location: str = ""  # the folder on sys.path that holds it
+    build: str | None = None  # local tag its version.py names ("cpu", "cu130"); None: names none
+    missing: tuple[str, ...] = ()  # files of its RECORD that are not there (looked at for few)
+    requires: tuple[str, ...] = ()  # Requires-Dist, verbatim
+
+
+@dataclass(frozen=True)
+class Torch:
+    """What torch/version.py says, without importing it."""
+
+    version: str  # "2.4.0+cpu"
+    build: str  # "cpu", "cu124", "rocm6.2", "xpu"
+
+
+@dataclass(frozen=True)
+class Import:
+    """How importing a module, and one operation of it, went in a child of the patient."""
+
+    ok: bool
+    error: str = ""  # "ImportError: libtorch_cpu.so: cannot open ..."; the last line
+    trace: tuple[str, ...] = ()  # last lines of what the child printed
+    signal: str = ""  # "SIGSEGV" where the child died of one
+    timeout: bool = False
+    seconds: float = 0.0
+    detail: dict[str, Any] = field(default_factory=dict)  # answers of the operation
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    vendor: str = "nvidia"  # nvidia, amd, intel, apple
+    driver: str = ""  # as the driver prints it: "560.94"
+    capability: str = ""  # "8.9"; "" where the driver does not say
+    memory: int = 0  # bytes
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """The checkout. `present` is false for a folder that holds none (yet)."""
+
+    path: str
+    present: bool = True
+    empty: bool = False  # nothing at all in the folder
+    version: str = ""  # "0.3.64"
+    commit: str = ""
+    requirements: tuple[str, ...] = ()  # lines of requirements.txt, verbatim
+    flags: dict[str, str] = field(default_factory=dict)  # kept launch flags -> reason
+    faults: tuple[str, ...] = ()  # lines of its last start that name a fault
+    cuda_malloc: tuple[str, ...] = ()  # card names on ComfyUI's own list, from cuda_malloc.py
+
+
+@dataclass(frozen=True)
+class Disk:
+    path: str
+    free: int  # bytes
+    total: int  # bytes
+    what: str = ""  # "installation", "temp", "cache"
+
+
+@dataclass(frozen=True)
+class Port:
+    number: int
+    taken: bool
+    by: str = ""  # "python main.py (pid 4711)", "" where the system does not tell
+
+
+@dataclass(frozen=True)
+class Facts:
+    target: Target = UNASKED
+    host: Host = UNASKED
+    python: Python = UNASKED
+    packages: dict[str, Package] = UNASKED  # normalised name -> package
+    torch: Torch | None = UNASKED  # None: not installed
+    imports: dict[str, Import] = UNASKED  # module -> how importing it went; absent: not installed
+    gpus: tuple[Gpu, ...] = UNASKED
+    comfyui: ComfyUI | None = UNASKED  # None: only an interpreter is judged
+    disks: tuple[Disk, ...] = UNASKED
+    port: Port = UNASKED
+    environment: dict[str, str] = UNASKED  # variables that change what Python or CUDA do
+    conflicts: tuple[str, ...] = UNASKED  # unmet requirements between installed packages
+    world: World = UNASKED  # what manifests/ says; never saved
+
+
+def build(kind: Any, data: Any) -> Any:
+    """Turn JSON into facts: {"unknown": why} becomes Unknown, objects become dataclasses.
+
+    Raises TypeError or ValueError on data of another shape.
+    """
+    if isinstance(data, dict) and "unknown" in data and data.keys() <= {"unknown", "skipped"}:
+        return Unknown(data["unknown"], bool(data.get("skipped")))
+    if data is None:
+        return None
+    if isinstance(kind, types.UnionType) or get_origin(kind) is Union:
+        (kind,) = (k for k in get_args(kind) if k is not type(None))
+    if is_dataclass(kind):
+        if not isinstance(data, dict):
+            raise TypeError(f"{getattr(kind, '__name__', kind)} is an object, not {data!r:.40}")
+        hints = get_type_hints(kind, localns={"World": Any})
+        unknown = data.keys() - hints.keys()
+        if unknown:
+            raise TypeError(f"{getattr(kind, '__name__', kind)} has no {sorted(unknown)[0]!r}")
+        return kind(**{name: build(hints[name], value) for name, value in data.items()})
+    return build_plain(kind, data)
+
+
+def build_plain(kind: Any, data: Any) -> Any:
+    origin = get_origin(kind)
+    if origin is tuple:
+        if not isinstance(data, (list, tuple)):
+            raise TypeError(f"a list was expected, not {data!r:.40}")
+        return tuple(build(get_args(kind)[0], item) for item in data)
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise TypeError(f"an object was expected, not {data!r:.40}")
+        return {name: build(get_args(kind)[1], value) for name, value in data.items()}
+    if kind is float and isinstance(data, int):
+        return data
+    if kind in (str, int, bool, float) and not isinstance(data, kind):
+        raise TypeError(f"{kind.__name__} was expected, not {data!r:.40}")
+    return data
+
+
+def plain(fact: Any) -> Any:
+    """The way back: what build() reads, ready for json.dumps. `world` and unasked stay out."""
+    if isinstance(fact, Unknown):
+        return {"unknown": fact.why} | ({"skipped": True} if fact.skipped else {})
+    if is_dataclass(fact) and not isinstance(fact, type):
+        pairs = ((f.name, getattr(fact, f.name)) for f in fields(fact) if f.name != "world")
+        return {name: plain(value) for name, value in pairs if value is not UNASKED}
+    if isinstance(fact, (list, tuple)):
+        return [plain(item) for item in fact]
+    if isinstance(fact, dict):
+        return {str(name): plain(value) for name, value in fact.items()}
+    return fact
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """ "560.94" -> (560, 94), so that versions compare as numbers and not as letters."""
+    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
