@@ -1,0 +1,64 @@
+"""Recipe: everything that decides how a picture comes out, and what is said when it cannot."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+
+SEEDS = 2**64  # ComfyUI's KSampler takes 0 .. 2^64 - 1
+LONGEST_WALK = 10_000  # steps; KSampler's own limit
+LARGEST_SIDE = 16_384  # pixels; ComfyUI's MAX_RESOLUTION
+
+Progress = Callable[[str, int, int], None]  # (stage, done, of)
+
+
+class Refused(Exception):
+    """Something expected that stops the work: a kebab-case id, and a sentence for a person."""
+
+    def __init__(self, id: str, message: str):
+        super().__init__(message)
+        self.id = id
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one img2img, by the names of ComfyUI's KSampler node."""
+
+    positive: str
+    negative: str = ""
+    steps: int = 20
+    cfg: float = 8.0
+    sampler_name: str = "euler"
+    scheduler: str = "normal"
+    denoise: float = 0.6
+    seed: int = 0
+    width: int | None = None  # pixels; None: the picture's own
+    height: int | None = None
+
+    def checked(self) -> "Recipe":
+        """Itself, or Refused with the first number that KSampler would not take."""
+        for field, ok, rule in (
+            ("steps", 1 <= self.steps <= LONGEST_WALK, f"a whole number, 1 to {LONGEST_WALK}"),
+            ("cfg", math.isfinite(self.cfg) and 0 <= self.cfg <= 100, "a number from 0 to 100"),
+            ("denoise", 0 <= self.denoise <= 1, "a number from 0 to 1"),
+            ("seed", 0 <= self.seed < SEEDS, "a whole number, 0 to 2^64 - 1"),
+            ("width", fits(self.width), f"a number of pixels, 8 to {LARGEST_SIDE}"),
+            ("height", fits(self.height), f"a number of pixels, 8 to {LARGEST_SIDE}"),
+        ):
+            if not ok:
+                raise Refused(f"bad-{field}", f"{field} is {getattr(self, field)}; it is {rule}.")
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> "Recipe":
+        """The recipe of a JSON object; unknown names are refused."""
+        unknown = data.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise Refused("bad-recipe", f"A recipe has no {', '.join(sorted(unknown))}.")
+        return cls(**data)  # type: ignore[arg-type]
+
+
+def fits(side: int | None) -> bool:
+    return side is None or 8 <= side <= LARGEST_SIDE
