@@ -1,0 +1,150 @@
+"""The text encoder of SD 1.x: CLIP ViT-L/14's text tower (Radford et al. 2021).
+
+Attributes carry the checkpoint's own names below `cond_stage_model.transformer.`. Weights may be
+stored in 16 bits; the arithmetic is float32 all the same, as in ComfyUI.
+
+Shapes: B rows of text, L = 77 tokens, D width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.tokenizer import CHUNK, END, START, Chunk
+
+HEAD = 64  # features of one attention head
+
+
+@dataclass(frozen=True)
+class TextShape:
+    width: int = 768
+    inner: int = 3072
+    layers: int = 12
+    words: int = 49_408
+    positions: int = CHUNK
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> "TextShape":
+        """Read off the shapes of the weights, by their names below the prefix."""
+        words, width = shapes["text_model.embeddings.token_embedding.weight"]
+        positions, _ = shapes["text_model.embeddings.position_embedding.weight"]
+        inner, _ = shapes["text_model.encoder.layers.0.mlp.fc1.weight"]
+        layers = sum(key.endswith("mlp.fc1.weight") for key in shapes)
+        return cls(width, inner, layers, words, positions)
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in its input's precision, however its weights are stored."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class Attention(nn.Module):
+    """Every token looks at itself and at what stands before it."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.heads = max(1, width // HEAD)
+        self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
+        self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # (B, L, D), (L, L)
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(seen.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.fc1, self.fc2 = Linear(width, inner), Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc1(x)
+        return self.fc2(h * torch.sigmoid(1.702 * h))  # "quick gelu"
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.layer_norm1, self.layer_norm2 = LayerNorm(width), LayerNorm(width)
+        self.self_attn, self.mlp = Attention(width), MLP(width, inner)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Embeddings(nn.Module):
+    def __init__(self, shape: TextShape):
+        super().__init__()
+        self.token_embedding = nn.Embedding(shape.words, shape.width)
+        self.position_embedding = nn.Embedding(shape.positions, shape.width)
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L) -> (B, L, D), float32
+        return self.token_embedding(ids).float() + self.position_embedding.weight.float()
+
+
+class Encoder(nn.Module):
+    def __init__(self, shape: TextShape):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(shape.width, shape.inner) for _ in range(shape.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        never = torch.full((length, length), -torch.finfo(x.dtype).max, device=x.device)
+        mask = never.triu(1)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class TextModel(nn.Module):
+    def __init__(self, shape: TextShape):
+        super().__init__()
+        self.embeddings = Embeddings(shape)
+        self.encoder = Encoder(shape)
+        self.final_layer_norm = LayerNorm(shape.width)
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L) -> (B, L, D)
+        return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+
+
+class TextEncoder(nn.Module):
+    """Prompts, as chunks of tokens, to what the denoiser looks at."""
+
+    def __init__(self, shape: TextShape):
+        super().__init__()
+        self.text_model = TextModel(shape)
+
+    def forward(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor]:
+        """One prompt's chunks (each L tokens): cond (1, L * chunks, D) and pooled (1, D), float32.
+
+        Weighted tokens move away from the empty prompt's: (z - z0) w + z0 (sd1_clip.py).
+        """
+        rows = [[token for token, _ in chunk] for chunk in chunks]
+        weights = torch.tensor([[weight for _, weight in chunk] for chunk in chunks])
+        weighted = bool((weights != 1.0).any())
+        if weighted:
+            rows.append([START] + [END] * (len(rows[0]) - 1))
+        device = self.text_model.final_layer_norm.weight.device
+        z = self.text_model(torch.tensor(rows, device=device))
+        pooled = z[:1, rows[0].index(END)]
+        if weighted:
+            z, empty = z[:-1], z[-1]
+            w = weights.to(z)[..., None]
+            z = torch.where(w == 1.0, z, (z - empty) * w + empty)
+        return z.flatten(0, 1)[None], pooled

@@ -1,0 +1,244 @@
+"""The denoiser of SD 1.x: a UNet whose pixels look at words (Rombach et al. 2022).
+
+Attributes carry the checkpoint's own names below `model.diffusion_model.`, so loading needs no
+mapping. Shapes: B batch, C channels, H and W latent size, N = H·W pixels, L text tokens, D text width.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    channels: int = 320
+    widths: tuple[int, ...] = (1, 2, 4, 4)  # channels of each level, in units of `channels`
+    attends: tuple[bool, ...] = (True, True, True, False)  # the lowest level has no attention
+    blocks: int = 2  # residual blocks per level
+    heads: int = 8
+    context: int = 768  # D
+    latent: int = 4
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> "UNetShape":
+        """Read off the shapes of the weights, by their names below the prefix.
+
+        The number of heads leaves no trace in them: it is 8 in every SD 1.x.
+        """
+        channels, latent = shapes["input_blocks.0.0.weight"][:2]
+        widths, attends, blocks = [], [], 0
+        for stage in range(1, 1 + max(int(k.split(".")[1]) for k in shapes if "input_bl" in k)):
+            here = f"input_blocks.{stage}."
+            if f"{here}0.op.weight" in shapes:
+                blocks = 0
+                continue
+            blocks += 1
+            if blocks == 1:
+                widths.append(shapes[f"{here}0.out_layers.3.weight"][0] // channels)
+                attends.append(f"{here}1.norm.weight" in shapes)
+        context = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
+        return cls(channels, tuple(widths), tuple(attends), blocks, 8, context, latent)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions; the time embedding shifts the features between them."""
+
+    def __init__(self, c_in: int, c_out: int, c_time: int):
+        super().__init__()
+        self.in_layers = nn.Sequential(nn.GroupNorm(32, c_in), nn.SiLU(), conv3(c_in, c_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(c_time, c_out))
+        tail = nn.GroupNorm(32, c_out), nn.SiLU(), nn.Identity(), conv3(c_out, c_out)
+        self.out_layers = nn.Sequential(*tail)  # Identity holds the place of a training dropout
+        self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # (B, C, H, W), (B, 4C)
+        h = self.in_layers(x) + self.emb_layers(time)[:, :, None, None]
+        return self.skip_connection(x) + self.out_layers(h)
+
+
+class Attention(nn.Module):
+    """Pixels look at pixels, or, given a context, at words."""
+
+    def __init__(self, width: int, heads: int, context: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context, width, bias=False)
+        self.to_v = nn.Linear(context, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Identity())
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # (B, N, C), (B, L, D)
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class GEGLU(nn.Module):
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(width, inner * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        inner = width * 4
+        self.net = nn.Sequential(GEGLU(width, inner), nn.Identity(), nn.Linear(inner, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int, context: int):
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.attn1 = Attention(width, heads, width)
+        self.attn2 = Attention(width, heads, context)
+        self.ff = FeedForward(width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.attn1(y, y)
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of an image."""
+
+    def __init__(self, width: int, heads: int, context: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(32, width, eps=1e-6)
+        self.proj_in = nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, heads, context)])
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        pixels = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B, N, C)
+        for block in self.transformer_blocks:
+            pixels = block(pixels, context)
+        return x + self.proj_out(pixels.transpose(1, 2).reshape_as(x))
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.op = conv3(width, width, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size, or one pixel less where the latent's side was odd on the way down."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = conv3(width, width)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class Stage(nn.Sequential):
+    """A row of layers, each given what it asks for. `size` is that of the next skip."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, time: Tensor, context: Tensor, size: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        for layer in self:
+            match layer:
+                case ResBlock():
+                    x = layer(x, time)
+                case SpatialTransformer():
+                    x = layer(x, context)
+                case Upsample():
+                    x = layer(x, size)
+                case _:
+                    x = layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    def __init__(self, shape: UNetShape):
+        super().__init__()
+        self.channels, c_time = shape.channels, shape.channels * 4
+        self.time_embed = nn.Sequential(
+            nn.Linear(shape.channels, c_time), nn.SiLU(), nn.Linear(c_time, c_time)
+        )
+        down, skips = downward(shape)
+        c = skips[-1]
+        self.input_blocks = nn.ModuleList(down)
+        self.middle_block = stage(shape, c, c, True, ResBlock(c, c, c_time))
+        self.output_blocks = nn.ModuleList(upward(shape, skips))
+        c = shape.channels * shape.widths[0]
+        self.out = nn.Sequential(nn.GroupNorm(32, c), nn.SiLU(), conv3(c, shape.latent))
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """Predict the noise in x (B, 4, H, W) at timestep t (B,), given a text (B, L, D)."""
+        time = self.time_embed(waves(t, self.channels).to(x.dtype))
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            x = block(x, time, context)
+            skips.append(x)
+        x = self.middle_block(x, time, context)
+        for block in self.output_blocks:
+            x = torch.cat([x, skips.pop()], dim=1)
+            high, wide = skips[-1].shape[2:] if skips else x.shape[2:]
+            x = block(x, time, context, (high, wide))
+        return self.out(x)
+
+
+def stage(shape: UNetShape, c_in: int, c_out: int, attends: bool, *more: nn.Module) -> Stage:
+    look = [SpatialTransformer(c_out, shape.heads, shape.context)] if attends else []
+    return Stage(ResBlock(c_in, c_out, shape.channels * 4), *look, *more)
+
+
+def downward(shape: UNetShape) -> tuple[list[Stage], list[int]]:
+    """The way down, and the width of what each stage hands over to the way up."""
+    c = shape.channels
+    down, skips = [Stage(conv3(shape.latent, c))], [c]
+    for level, (times, attends) in enumerate(zip(shape.widths, shape.attends, strict=True)):
+        if level > 0:
+            down.append(Stage(Downsample(c)))
+            skips.append(c)
+        for _ in range(shape.blocks):
+            down.append(stage(shape, c, shape.channels * times, attends))
+            c = shape.channels * times
+            skips.append(c)
+    return down, skips
+
+
+def upward(shape: UNetShape, skips: Sequence[int]) -> list[Stage]:
+    """The way up: each stage is given the one below and what its counterpart handed over."""
+    up, left, c = [], list(skips), skips[-1]
+    for level, (times, attends) in reversed(list(enumerate(zip(shape.widths, shape.attends, strict=True)))):
+        for block in range(shape.blocks + 1):
+            width = shape.channels * times
+            grow = [Upsample(width)] if level > 0 and block == shape.blocks else []
+            up.append(stage(shape, c + left.pop(), width, attends, *grow))
+            c = width
+    return up
+
+
+def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+
+
+def waves(t: Tensor, width: int, longest: float = 10000) -> Tensor:
+    """A number as cosines and sines of it, from fast to slow."""
+    half = width // 2
+    rates = torch.exp(-math.log(longest) * torch.arange(half, device=t.device) / half)
+    angles = t[:, None].float() * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
