@@ -4,6 +4,7 @@ A table's rows become one dataclass; checks and fixes read them as `facts.world`
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,31 +18,233 @@ else:
     import tomli as tomllib
 
 
-@dataclass(frozen=True)
-class Mirror:
-    """Another address for the same bytes. `at` holds {path}: what follows `of` in an address."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What every row has."""
+
+    why: str
+    source: tuple[str, ...]  # addresses, or what was read where there is none
+    checked: str  # the day the source was read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror(Row):
+    """Another address for the same bytes."""
 
     name: str
-    of: str  # the start of an original address, ends with "/"
+    of: str  # the start of an original address, ends with "/"; "" for the default index
     at: str  # "https://mirror.example/{path}" or "https://proxy.example/{url}"
-    kind: str  # clone, archive, raw, index, wheels, models
+    kind: str  # clone, archive, raw, wheels, find-links, index, models
     region: str
-    why: str
-    source: str
-    checked: str  # the day the source was read
 
     def route(self, url: str) -> str:
         return self.at.format(path=url.removeprefix(self.of), url=url)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Release(Row):
+    """One release of torch, and what belongs beside it."""
+
+    torch: str
+    date: str
+    python: tuple[str, ...]  # "3.12", "3.13t"
+    torchvision: str
+    torchaudio: str
+    default: str  # the build the default index serves on Linux x86_64
+    glibc: str  # the oldest that loads its Linux wheels
+    numpy2: tuple[str, ...]  # systems on which it talks to numpy 2
+    cuda: tuple[str, ...] = ()
+    cuda_linux: tuple[str, ...] = ()
+    rocm: tuple[str, ...] = ()
+    macos_arm64: str = ""  # the oldest macOS; "" where there is no wheel
+    macos_x86_64: str = ""
+    confirmed: bool = True  # somebody read which builds PyTorch's own index holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arch(Row):
+    """The cards whose machine code the wheels of a build hold."""
+
+    cuda: str
+    os: str
+    machine: str
+    torch: tuple[str, ...]  # "2.7"
+    sm: tuple[str, ...]  # "86": machine code
+    ptx: tuple[str, ...] = ()  # "120": portable code
+    assumed: bool = False  # the list of the neighbouring releases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion(Row):
+    """A companion that pins no exact torch."""
+
+    package: str
+    version: str
+    torch: str  # ">=2.14.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend(Row):
+    """A build of torch that is no CUDA, and the cards it serves."""
+
+    build: str
+    vendor: str
+    os: tuple[str, ...]
+    cards: tuple[str, ...]
+    oldest: str = ""
+    newest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin(Row):
+    name: str
+    torch: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverFloor(Row):
+    """The oldest driver for everything built with this CUDA, up to the next row."""
+
+    cuda: str
+    linux: str
+    windows: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaFamily(Row):
+    """A build of torch, its toolkit, and the driver that came with that toolkit."""
+
+    build: str
+    cuda: str
+    linux: str
+    windows: str  # "-": NVIDIA names none
+    index: str
+    audio: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card(Row):
+    capability: str
+    architecture: str
+    names: tuple[str, ...]
+    tegra: bool = False  # a Jetson: code of another minor does not run on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaMalloc(Row):
+    """ComfyUI's list of cards that cannot do cudaMallocAsync."""
+
+    marker: str
+    names: tuple[str, ...]
+    faults: tuple[str, ...]
+    free_from: str  # the CUDA from which ComfyUI no longer asks the list
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision(Row):
+    rule: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumpyText(Row):
+    text: str
+    built: str = ""  # "1", "2", "other": the numpy the module was built for
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumpyBuild(Row):
+    module: str
+    packages: tuple[str, ...]
+    first_good: str  # the first version that loads on numpy 2; "" where none is known
+    last_for_1: str  # the newest that accepts numpy 1.26.4; "" where nobody asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonLife(Row):
+    version: str
+    ends: str  # the last month with security fixes: "2027-10"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor(Row):
+    """What ComfyUI asks for, from one of its versions on."""
+
+    since: str
+    what: str
+    least: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lenient(Row):
+    package: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core(Row):
+    repository: str
+    port: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit(Row):
+    what: str
+    error: int  # bytes
+    warning: int  # bytes
+
+
 @dataclass(frozen=True)
 class World:
+    """Every table, newest first where its rows have an age."""
+
     mirrors: tuple[Mirror, ...] = ()
+    releases: tuple[Release, ...] = ()
+    arches: tuple[Arch, ...] = ()
+    companions: tuple[Companion, ...] = ()
+    backends: tuple[Backend, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    driver_floors: tuple[DriverFloor, ...] = ()
+    families: tuple[CudaFamily, ...] = ()
+    cards: tuple[Card, ...] = ()
+    cuda_malloc: tuple[CudaMalloc, ...] = ()
+    precision: tuple[Precision, ...] = ()
+    numpy_abi: tuple[NumpyText, ...] = ()
+    numpy_removed: tuple[NumpyText, ...] = ()
+    numpy_builds: tuple[NumpyBuild, ...] = ()
+    pythons: tuple[PythonLife, ...] = ()
+    floors: tuple[Floor, ...] = ()
+    lenient: tuple[Lenient, ...] = ()
+    core: tuple[Core, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def routes(self, url: str, kind: str) -> tuple[str, ...]:
         """The address itself, then the same thing on every mirror of that kind, in order."""
         mirrors = (m for m in self.mirrors if m.kind == kind and url.startswith(m.of))
         return (url, *(mirror.route(url) for mirror in mirrors))
+
+
+TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, table, kind of row
+    "mirrors": ("mirrors", "mirrors", Mirror),
+    "releases": ("torch", "releases", Release),
+    "arches": ("torch", "arches", Arch),
+    "companions": ("torch", "companions", Companion),
+    "backends": ("torch", "backends", Backend),
+    "pins": ("torch", "pins", Pin),
+    "driver_floors": ("cuda", "floors", DriverFloor),
+    "families": ("cuda", "families", CudaFamily),
+    "cards": ("gpus", "cards", Card),
+    "cuda_malloc": ("gpus", "cuda_malloc", CudaMalloc),
+    "precision": ("gpus", "precision", Precision),
+    "numpy_abi": ("numpy", "abi", NumpyText),
+    "numpy_removed": ("numpy", "removed", NumpyText),
+    "numpy_builds": ("numpy", "builds", NumpyBuild),
+    "pythons": ("python", "pythons", PythonLife),
+    "floors": ("comfyui", "floors", Floor),
+    "lenient": ("comfyui", "lenient", Lenient),
+    "core": ("comfyui", "core", Core),
+    "limits": ("limits", "limits", Limit),
+}
 
 
 @cache
@@ -50,9 +253,19 @@ def read(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
+def rows(file: dict[str, Any], table: str, kind: type[Row]) -> Iterator[Row]:
+    """The rows of a table: `defaults` filled in, lists made tuples, names of sources looked up."""
+    defaults = file.get("defaults", {}).get(table, {})
+    for written in file[table]:
+        row = {**defaults, **written}
+        row["source"] = [file["sources"][name] for name in row["source"].split()]
+        yield kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+
+
 @cache
 def world(folder: Path = FOLDER) -> World:
-    """A field, its file and its tables share a name: mirrors, mirrors.toml, [[mirrors]]."""
-    kinds = {"mirrors": Mirror}
-    tables = {name: read(folder / f"{name}.toml")[name] for name in kinds}
-    return World(**{name: tuple(kinds[name](**row) for row in tables[name]) for name in kinds})
+    tables: dict[str, Any] = {
+        field: tuple(rows(read(folder / f"{file}.toml"), table, kind))
+        for field, (file, table, kind) in TABLES.items()
+    }
+    return World(**tables)
