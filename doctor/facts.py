@@ -166,6 +166,7 @@ class Facts:
     host: Host = UNASKED
     python: Python = UNASKED
     packages: dict[str, Package] = UNASKED  # normalised name -> package
+    maker: Python = UNASKED  # the doctor's own Python, which would make a new environment
     torch: Torch | None = UNASKED  # None: not installed
     imports: dict[str, Import] = UNASKED  # module -> how importing it went; absent: not installed
     gpus: tuple[Gpu, ...] = UNASKED

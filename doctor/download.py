@@ -1,0 +1,342 @@
+"""One file over HTTP: resumed where it broke, bounded in time and size, checked, or nothing.
+
+Proxies and CA bundles are those of requests' environment (HTTPS_PROXY, NO_PROXY,
+REQUESTS_CA_BUNDLE); passwords of a .netrc are not sent, since the host may be a mirror.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http.client import IncompleteRead
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
+
+import requests
+import urllib3
+
+from doctor.mirrors import Unreachable, loopback, redacted
+
+CHUNK = 1 << 14
+TRIES = 5
+HOPS = 10
+AGENT = {"User-Agent": "comfy-doctor", "Accept-Encoding": "identity"}
+Progress = Callable[[int, int], None]  # bytes here, bytes in all (0: not told)
+T = TypeVar("T")
+
+
+@dataclass
+class Transfer:
+    """A download under way: what is asked, until when, and what the server calls its bytes."""
+
+    url: str
+    part: Path
+    sha256: str
+    progress: Progress
+    stall: float
+    limit: int
+    until: float
+    validator: str = ""  # the ETag or date of what is in the .part; only then is it resumed
+
+    def here(self) -> int:
+        """How many bytes can be kept: without a hash or a validator nobody could tell."""
+        known = self.validator or self.sha256
+        return self.part.stat().st_size if known and self.part.exists() else 0
+
+    def check_time(self) -> None:
+        if monotonic() > self.until:
+            raise Unreachable("timeout", self.url, "it took longer than it may")
+
+
+def download(
+    url: str,
+    into: Path,
+    *,
+    sha256: str = "",
+    progress: Progress | None = None,
+    timeout: float = 1800.0,
+    stall: float = 20.0,
+    limit: int = 16 << 30,
+    offline: bool = False,
+) -> Path:
+    """Bring one file (http, https, file: or a path) to `into`, whole, or raise Unreachable.
+
+    timeout: seconds for all of it; stall: seconds without a byte; limit: bytes. What broke off
+    stays as `into.part` and is continued by the next call where `sha256` is known.
+    """
+    part = into.with_name(f"{into.name}.part")
+    into.parent.mkdir(parents=True, exist_ok=True)
+    quiet = progress or (lambda here, total: None)
+    transfer = Transfer(url, part, sha256.lower(), quiet, stall, limit, monotonic() + timeout)
+    if local := local_path(url):
+        copy(local, transfer)
+    elif offline:
+        raise Unreachable("offline", url, "not asked, because of --offline")
+    else:
+        within(timeout, url, lambda: bring(transfer))
+    check_hash(transfer)
+    os.replace(part, into)
+    return into
+
+
+def local_path(url: str) -> Path | None:
+    """The file that a file: address or a path names; None for an address of another host."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(urllib.request.url2pathname(unquote(parts.path, errors="surrogateescape")))
+    return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", url) else Path(url)
+
+
+def copy(local: Path, transfer: Transfer) -> None:
+    if not local.is_file():
+        raise Unreachable("refused", transfer.url, "there is no such file")
+    if local.stat().st_size > transfer.limit:
+        raise Unreachable("size", transfer.url, f"is larger than {transfer.limit} bytes")
+    shutil.copyfile(local, transfer.part)
+
+
+def bring(transfer: Transfer) -> None:
+    """Stream, and continue where it broke as long as each try brings more bytes."""
+    for tries_left in reversed(range(TRIES)):
+        before = transfer.here()
+        if before and transfer.sha256 and digest(transfer.part) == transfer.sha256:
+            return
+        try:
+            stream(transfer)
+            if before and transfer.sha256 and digest(transfer.part) != transfer.sha256:
+                transfer.part.unlink()  # the start was of something else: once more from zero
+                continue
+            return
+        except Unreachable as broken:
+            again = broken.reason in ("reset", "truncated", "timeout", "http-416")
+            if not (
+                again and tries_left and (not transfer.part.exists() or more(transfer, before))
+            ):
+                raise
+    raise Unreachable("truncated", transfer.url, f"broke off {TRIES} times")
+
+
+def more(transfer: Transfer, before: int) -> bool:
+    return transfer.part.stat().st_size > before and monotonic() < transfer.until
+
+
+def stream(transfer: Transfer) -> None:
+    """One answer of the server, into the .part: appended where it continues, else from zero."""
+    here = transfer.here()
+    headers = dict(AGENT)
+    if here:
+        headers["Range"] = f"bytes={here}-"
+    if here and transfer.validator:
+        headers["If-Range"] = transfer.validator
+    with requests.Session() as session:
+        answer = follow(session, transfer.url, headers, transfer.stall)
+        with answer:
+            if answer.status_code == 416:
+                transfer.part.unlink(missing_ok=True)
+            refuse_status(answer, transfer.url)
+            continued = answer.status_code == 206 and continues(answer, transfer, here)
+            transfer.validator = validator(answer.headers)
+            save(answer, transfer, here if continued else 0)
+
+
+def continues(answer: requests.Response, transfer: Transfer, here: int) -> bool:
+    """Does a 206 begin where the .part ends (RFC 9110, 14.4). Anything else is a lie."""
+    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if not told or int(told[1]) != here:
+        transfer.part.unlink(missing_ok=True)
+        raise Unreachable("truncated", transfer.url, "it answered with another range than asked")
+    return True
+
+
+def validator(headers: Mapping[str, str]) -> str:
+    """What If-Range may hold: a strong ETag, else the date (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def save(answer: requests.Response, transfer: Transfer, here: int) -> None:
+    length = answer.headers.get("Content-Length", "")
+    total = here + int(length) if length.isdecimal() else 0
+    if total > transfer.limit:
+        refuse_size(transfer)
+    with transfer.part.open("ab" if here else "wb") as file:
+        for chunk in chunks(answer, transfer.url):
+            transfer.check_time()
+            here += len(chunk)
+            if here > transfer.limit:
+                refuse_size(transfer)
+            file.write(chunk)
+            transfer.progress(here, total)
+    if total and here != total:
+        raise Unreachable("truncated", transfer.url, f"broke off at {here} of {total} bytes")
+
+
+def refuse_size(transfer: Transfer) -> None:
+    transfer.part.unlink(missing_ok=True)
+    raise Unreachable("size", transfer.url, f"is larger than {transfer.limit} bytes")
+
+
+def chunks(answer: requests.Response, url: str) -> Iterator[bytes]:
+    try:
+        yield from answer.raw.stream(CHUNK, decode_content=False)
+    except (urllib3.exceptions.HTTPError, requests.RequestException) as error:
+        raise unreachable(error, url) from error
+
+
+def follow(
+    session: requests.Session, url: str, headers: Mapping[str, str], stall: float
+) -> requests.Response:
+    """The answer at the end of the redirects, none of which gave up TLS."""
+    asked = url
+    for _ in range(HOPS):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise Unreachable("scheme", url, "only http and https are asked")
+        try:
+            answer = session.get(
+                url,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=stall,
+                auth=lambda request: request,  # or requests would look into .netrc
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise unreachable(error, url) from error
+        if not answer.is_redirect:
+            return answer
+        target = urljoin(url, answer.headers["Location"])
+        answer.close()
+        if urlsplit(url).scheme == "https" and not target.startswith("https:"):
+            raise Unreachable("redirect", asked, f"it leads away from TLS, to {redacted(target)}")
+        if loopback(target) and not loopback(url):
+            raise Unreachable("redirect", asked, "it leads to this machine itself")
+        url = target
+    raise Unreachable("redirect", asked, f"it leads on more than {HOPS} times")
+
+
+def refuse_status(answer: requests.Response, url: str) -> None:
+    status = answer.status_code
+    if status == 407:
+        raise Unreachable("proxy", url, f"the proxy wants a password{proxy_of(url)}")
+    if status not in (200, 206):
+        raise Unreachable(f"http-{status}", url, f"it answered {status} {answer.reason}".strip())
+
+
+def read(url: str, *, timeout: float = 20.0, limit: int = 8 << 20, accept: str = "*/*") -> bytes:
+    """A small answer, whole, or Unreachable."""
+
+    def ask() -> bytes:
+        headers, data = {**AGENT, "Accept": accept}, b""
+        with requests.Session() as session, follow(session, url, headers, timeout) as answer:
+            refuse_status(answer, url)
+            for chunk in chunks(answer, url):
+                data += chunk
+                if len(data) > limit:
+                    raise Unreachable("size", url, f"it answered more than {limit} bytes")
+        return data
+
+    return within(timeout, url, ask)
+
+
+def within(seconds: float, url: str, work: Callable[[], T]) -> T:
+    """What the work returns or raises, if it does so in time.
+
+    A thread, because neither the look-up of a name nor a server that sends one byte now and then
+    is bounded by a socket's time limit. A late one is left behind; it ends with its socket.
+    """
+    ended = threading.Event()
+    values: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            values.append(work())
+        except BaseException as error:  # noqa: BLE001  # handed to the caller, below
+            errors.append(error)
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    until = monotonic() + max(seconds, 0)
+    while not ended.wait(min(0.2, max(0.0, until - monotonic()))):  # short: Ctrl-C on Windows
+        if monotonic() > until:
+            raise Unreachable("timeout", url, f"no end after {seconds:.0f} seconds")
+    if errors:
+        raise errors[0]
+    return values[0]
+
+
+def check_hash(transfer: Transfer) -> None:
+    if transfer.sha256 and (found := digest(transfer.part)) != transfer.sha256:
+        transfer.part.unlink()
+        why = f"its sha256 is {found[:16]}..., not {transfer.sha256[:16]}..."
+        raise Unreachable("hash", transfer.url, why)
+
+
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+CAUSES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
+    ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "proxy", "the proxy failed"),
+    (requests.exceptions.InvalidProxyURL, "proxy", "the proxy's address is none"),
+    ((ssl.SSLError, requests.exceptions.SSLError), "tls", "its certificate was not accepted"),
+    (socket.gaierror, "dns", "its name was not found"),
+    (ConnectionRefusedError, "refused", "nobody listens there"),
+    ((TimeoutError, requests.Timeout), "timeout", "it did not answer in time"),
+    (urllib3.exceptions.TimeoutError, "timeout", "it did not answer in time"),
+    ((ConnectionResetError, BrokenPipeError), "reset", "it broke the connection off"),
+    ((IncompleteRead, urllib3.exceptions.IncompleteRead), "truncated", "it broke off"),
+    (requests.exceptions.InvalidSchema, "proxy", "the proxy needs a part that is not installed"),
+    ((requests.exceptions.InvalidURL, ValueError), "scheme", "its address is none"),
+)
+
+
+def unreachable(error: BaseException, url: str) -> Unreachable:
+    """Requests' and urllib3's nested exceptions, as one word and one sentence."""
+    chain = list(causes(error))
+    for kinds, reason, why in CAUSES:
+        found = next((one for one in chain if isinstance(one, kinds)), None)
+        if found is not None:
+            blame = proxy_of(url) if reason == "proxy" else detail(found, reason)
+            return Unreachable(reason, url, why + blame)
+    if any(isinstance(one, OSError) and one.errno for one in chain):
+        return Unreachable("refused", url, "there is no way there from this machine")
+    return Unreachable("reset", url, "it broke the connection off")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and all that it was raised from or holds."""
+    pending, seen = [error], set()
+    while pending:
+        one = pending.pop(0)
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [one.__cause__, one.__context__, getattr(one, "reason", None)]
+            pending += [held for held in one.args if isinstance(held, BaseException)]
+
+
+def detail(error: BaseException, reason: str) -> str:
+    told = getattr(error, "verify_message", "") if reason == "tls" else ""
+    return f" ({told})" if told else ""
+
+
+def proxy_of(url: str) -> str:
+    """Which variable set the proxy for this address, if one did."""
+    scheme = urlsplit(url).scheme
+    for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
+        if os.environ.get(name):
+            return f" (set by {name}: {redacted(os.environ[name])})"
+    return ""

@@ -1,0 +1,127 @@
+"""One thing that is to be fetched: what is wanted, what may be used, what was tried, until when."""
+
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit
+
+from doctor import git
+from doctor.archive import Refused
+from doctor.manifest import World
+from doctor.mirrors import ORIGIN, Route, Unreachable, routes
+from doctor.source import Source
+
+Say = Callable[[str], None]
+# After one of these a host is not asked again on the same errand.
+DEAD = ("dns", "refused", "tls", "proxy", "offline")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: for a question, without a byte, for one route, for all of it. Bytes: an archive."""
+
+    ask: float = 15.0
+    stall: float = 20.0
+    route: float = 300.0
+    total: float = 1200.0
+    archive: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A route that was tried and did not serve."""
+
+    route: Route
+    reason: str
+    why: str
+
+
+class NotObtained(Exception):
+    """No route brought it, or none that could be proved. `reference` is what a page explains."""
+
+    def __init__(self, reference: str, why: str, advice: str, tried: Sequence[Attempt]) -> None:
+        super().__init__(f"{why}. {advice}")
+        self.reference, self.why, self.advice, self.tried = reference, why, advice, tuple(tried)
+
+
+@dataclass(frozen=True)
+class Named:
+    """The commit that is wanted, and whether the origin (or the user) named it."""
+
+    commit: str
+    ref: str
+    by: str  # "origin", "you", or the mirror that is not to be believed
+
+    @property
+    def trusted(self) -> bool:
+        return self.by in (ORIGIN, "you")
+
+
+@dataclass
+class Errand:
+    """One call of obtain(): what is wanted, what may be used, and what was tried so far."""
+
+    source: Source
+    staging: Path
+    world: World
+    environ: Mapping[str, str]
+    patience: Patience
+    tell: Say
+    allow_unproven: bool
+    until: float
+    tried: list[Attempt] = field(default_factory=list)
+    dead: set[str] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @cached_property
+    def git(self) -> git.Git | None:
+        return git.find(self.environ, self.patience.stall)
+
+    @cached_property
+    def clones(self) -> list[Route]:
+        """Where it can be cloned: the user's insteadOf, GITHUB_ENDPOINT, the origin, mirrors."""
+        url = self.source.url
+        found = list(routes(url, "clone", self.world, self.environ))
+        other = git.rewritten(self.git, url) if self.git else url
+        if other != url and git.PLAIN_URL.fullmatch(other):
+            found = [Route("git's insteadOf", other, "clone"), *found]
+        return list({route.url: route for route in found}.values())
+
+    def left(self, most: float) -> float:
+        """Seconds that the next act may take."""
+        left = min(most, self.until - monotonic())
+        if left <= 0:
+            raise Unreachable("timeout", self.source.url, "the time for all of it is used up")
+        return left
+
+    def scratch(self) -> Path:
+        return self.staging / f"{self.source.name}.{next(self.numbers)}"
+
+    def alive(self, asked: Sequence[Route]) -> Iterator[Route]:
+        """The routes whose host has not failed already, while there is time."""
+        for route in asked:
+            if monotonic() < self.until and urlsplit(route.url).netloc not in self.dead:
+                yield route
+
+    def failed(self, route: Route, error: Unreachable | Refused) -> None:
+        """Remember and tell it; a host that nobody can reach is not asked again."""
+        if isinstance(error, Unreachable) and error.reason in DEAD:
+            self.dead.add(urlsplit(route.url).netloc)
+        self.tried.append(Attempt(route, error.reason, error.why))
+        self.tell(f"{route}: {error.reason}, {error.why}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder of ours; git makes its objects read-only, which Windows minds."""
+    if path.is_dir() and not path.is_symlink():
+        for below in path.rglob("*"):
+            if not below.is_symlink() and not below.stat().st_mode & stat.S_IWUSR:
+                below.chmod(stat.S_IWUSR | stat.S_IRUSR)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

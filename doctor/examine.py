@@ -1,0 +1,262 @@
+"""Examine: find out everything about one patient, from outside. Changes nothing.
+
+The patient's interpreter is only ever asked in children with time limits, so a torch that
+crashes or hangs is an answer, and nothing of it is ever loaded here.
+"""
+
+import json
+import os
+import platform
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doctor import machine
+from doctor.facts import ComfyUI, Facts, Import, Package, Python, Target, Torch, Unknown, build
+from doctor.locate import BadTarget
+from doctor.manifest import read, world
+from manifests import FOLDER
+
+PROBE = Path(__file__).with_name("probe.py")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a child of the patient said between the marks, and how it ended."""
+
+    answers: tuple[dict[str, Any], ...]
+    code: int | None  # None: stopped after the time limit
+    noise: tuple[str, ...]  # the last lines it printed besides
+
+    @property
+    def signal(self) -> str:
+        """SIGSEGV and the like; Windows reports them as exit codes above 0x80000000."""
+        if self.code is None or 0 <= self.code < 0x80000000:
+            return ""
+        if self.code < 0:
+            names = {s.value: s.name for s in signal.Signals}
+            return names.get(-self.code, f"signal {-self.code}")
+        return {0xC0000005: "access violation"}.get(self.code, f"0x{self.code:08X}")
+
+
+def interview(target: Target, task: str, *modules: str, timeout: float) -> Heard:
+    """Let the patient's interpreter run the probe. A crash or a hang is an answer too."""
+    mark = secrets.token_hex(8)  # tells our answers from what sitecustomize may print
+    words = [str(target.python), *target.flags, "-B", str(PROBE), mark, target.comfyui or "", task]
+    try:
+        run = subprocess.run(
+            [*words, *modules],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            cwd=tempfile.gettempdir(),
+        )
+        out, err, code = run.stdout, run.stderr, run.returncode
+    except subprocess.TimeoutExpired as late:
+        out, err, code = late.stdout or b"", late.stderr or b"", None
+    except OSError as error:
+        return Heard((), 127, (f"it cannot be started: {error.strerror}",))
+    return hear(out.decode(errors="replace"), err.decode(errors="replace"), code, mark)
+
+
+def hear(out: str, err: str, code: int | None, mark: str) -> Heard:
+    parts = out.split(mark)
+    answers = tuple(json.loads(part) for part in parts[1::2] if part.startswith("{"))
+    noise = [line for line in (err + "".join(parts[::2])).splitlines() if line.strip()]
+    return Heard(answers, code, tuple(noise[-30:]))
+
+
+def describe(target: Target) -> dict[str, Any] | Unknown:
+    """The interpreter in its own words: packages, torch, which heavy modules are there."""
+    heard = interview(target, "describe", *candidates(), timeout=20)
+    if heard.answers:
+        return dict(heard.answers[0])
+    if heard.code is None:
+        return Unknown("the interpreter did not answer within 20 s")
+    if not is_python(str(target.python)):
+        raise BadTarget(f"{target.python} is not a Python: it does not answer to --version.")
+    said = heard.signal or (heard.noise[-1] if heard.noise else "nothing")
+    return Unknown(f"the interpreter ended with {heard.signal or heard.code}: {said}")
+
+
+def is_python(path: str) -> bool:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return os.path.islink(path) and not os.path.exists(path)  # a venv whose Python is gone
+    return said.returncode != 0 or bool(re.match(r"Python \d", said.stdout + said.stderr))
+
+
+def candidates() -> list[str]:
+    return [row["module"] for row in read(FOLDER / "imports.toml")["imports"]]
+
+
+def imports(
+    target: Target, modules: list[str], progress: Progress, timeout: float = 60
+) -> dict[str, Import]:
+    """Import the modules in one child; where it fails, each of the rest in a child of its own."""
+    progress(", ".join(modules))
+    heard = interview(target, "import", *modules, timeout=timeout)
+    found = dict(gone_well(heard))
+    for name in modules:
+        if name not in found:
+            progress(name)
+            found[name] = alone(name, interview(target, "import", name, timeout=timeout))
+    return {name: found[name] for name in modules}
+
+
+def gone_well(heard: Heard) -> Iterator[tuple[str, Import]]:
+    """The modules of a chain up to the first that did not go well."""
+    for answer in heard.answers:
+        if "error" in answer:
+            return
+        if answer.get("ok"):
+            yield answer["module"], Import(True, seconds=answer["seconds"], detail=answer["detail"])
+
+
+def alone(name: str, heard: Heard) -> Import:
+    """How one module fared in a child of its own."""
+    for answer in heard.answers:
+        if answer.get("ok"):
+            return Import(True, seconds=answer["seconds"], detail=answer["detail"])
+        if "error" in answer:
+            trace = (*answer["trace"], *heard.noise)
+            return Import(False, answer["error"], trace, seconds=answer["seconds"])
+    stage = "in its first operation" if heard.answers else "while being imported"
+    if heard.code is None:
+        return Import(False, f"{name} hung {stage}", heard.noise, timeout=True)
+    how = heard.signal or f"exit code {heard.code}"
+    return Import(False, f"{name} died {stage}: {how}", heard.noise, signal=heard.signal or how)
+
+
+def maker() -> Python:
+    """The Python that runs the doctor: what a new environment would be made with."""
+    return Python(
+        version=platform.python_version(),
+        executable=sys.executable,
+        implementation=sys.implementation.name,
+        bits=64 if sys.maxsize > 1 << 32 else 32,
+    )
+
+
+def comfyui(folder: str | None) -> ComfyUI | None:
+    """The checkout, by its own files. What the doctor keeps about it comes along."""
+    if folder is None:
+        return None
+    here = Path(folder)
+    kept = notes(here)
+    if not (here / "main.py").is_file():
+        return ComfyUI(folder, present=False, empty=not any(here.iterdir()), flags=kept)
+    version = re.search(r'__version__ = "([^"]+)"', text(here / "comfyui_version.py"))
+    return ComfyUI(
+        folder,
+        version=version[1] if version else "",
+        commit=commit(here),
+        requirements=tuple(text(here / "requirements.txt").splitlines()),
+        flags=kept,
+        faults=faults(here),
+        cuda_malloc=malloc_list(text(here / "cuda_malloc.py")),
+    )
+
+
+def text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def commit(folder: Path) -> str:
+    """The commit that is checked out, read from .git without git."""
+    head = text(folder / ".git" / "HEAD").strip()
+    if not head.startswith("ref: "):
+        return head
+    ref = head.removeprefix("ref: ")
+    packed = text(folder / ".git" / "packed-refs").splitlines()
+    of_ref = (line.split(" ")[0] for line in packed if line.endswith(" " + ref))
+    return text(folder / ".git" / ref).strip() or next(of_ref, "")
+
+
+def malloc_list(source: str) -> tuple[str, ...]:
+    """The card names in `blacklist = {...}` of ComfyUI's cuda_malloc.py."""
+    names = re.search(r"blacklist\s*=\s*\{(.*?)\}", source, re.DOTALL)
+    return tuple(re.findall(r'"([^"]+)"', names[1])) if names else ()
+
+
+def notes(folder: Path) -> dict[str, str]:
+    """Launch flags kept for this installation, each with its reason."""
+    try:
+        kept = json.loads(text(folder / ".comfy-doctor" / "flags.json") or "{}")
+    except ValueError:
+        return {}
+    return {str(flag): str(why) for flag, why in kept.items()} if isinstance(kept, dict) else {}
+
+
+FAULT = re.compile(
+    r"operation not supported|cudaMallocAsync|out of memory|no kernel image"
+    r"|invalid value encountered in cast|Allocation on device",
+    re.IGNORECASE,
+)
+
+
+def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
+    """Lines of the last start that name a fault of the card. Reads at most `last` bytes."""
+    logs = (folder / ".comfy-doctor" / "launch.log", folder / "user" / "comfyui.log")
+    there = [log for log in logs if log.is_file()]
+    if not there:
+        return ()
+    newest = max(there, key=lambda log: log.stat().st_mtime)
+    with newest.open("rb") as file:
+        file.seek(max(0, newest.stat().st_size - last))
+        lines = file.read().decode(errors="replace").splitlines()
+    return tuple(dict.fromkeys(line.strip() for line in lines if FAULT.search(line)))[-8:]
+
+
+def examine(target: Target, level: int = 2, progress: Progress = lambda _: None) -> Facts:
+    """Everything about this patient. Level 1 imports nothing; level 2 tries the heavy modules.
+
+    Raises BadTarget where the interpreter named is not a Python at all.
+    """
+    said: dict[str, Any] | Unknown = Unknown("there is no interpreter to ask")
+    if target.python is not None:
+        said = describe(target)
+    place = Path(target.comfyui or target.python or ".")
+    return Facts(
+        target=target,
+        host=machine.host(),
+        gpus=machine.gpus(),
+        comfyui=comfyui(target.comfyui),
+        disks=machine.disks({"installation": place, "temp": Path(tempfile.gettempdir())}),
+        port=machine.port(8188),
+        environment=machine.environment(),
+        maker=maker(),
+        world=world(),
+        **patient(target, said, level, progress),
+    )
+
+
+def patient(
+    target: Target, said: Mapping[str, Any] | Unknown, level: int, progress: Progress
+) -> dict[str, Any]:
+    """The facts that only the patient's interpreter can give."""
+    if isinstance(said, Unknown):
+        return dict.fromkeys(("python", "packages", "torch", "imports"), said)
+    own = {name: said[name] for name in Python.__dataclass_fields__}
+    facts = {
+        "python": build(Python, own),
+        "packages": build(dict[str, Package], said["packages"]),
+        "torch": build(Torch | None, said["torch"]),
+        "imports": Unknown("imports are tried from level 2 on", skipped=True),
+    }
+    if level >= 2:
+        there = [name for name in candidates() if name in said["modules"]]
+        facts["imports"] = imports(target, there, progress) if there else {}
+    return facts

@@ -1,0 +1,78 @@
+"""Bring packages in line, with torch held exactly where it is."""
+
+from collections.abc import Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+
+from doctor.checks.comfyui import mismatched, missing
+from doctor.choice import least
+from doctor.facts import Facts
+from doctor.fix import CannotFix, fix
+from doctor.step import Packages, Step
+
+HELD = ("torch", "torchvision", "torchaudio", "xformers", "triton")  # and nvidia-*
+OPENCV = (  # the fuller one first: it serves whoever wanted another
+    "opencv-contrib-python",
+    "opencv-python",
+    "opencv-contrib-python-headless",
+    "opencv-python-headless",
+)
+
+
+def holds(facts: Facts) -> tuple[str, ...]:
+    """Exact pins of torch's family, build tag included, and of everything CUDA it came with."""
+    return tuple(
+        f"{name}=={package.version}"
+        for name, package in sorted(facts.packages.items())
+        if name in HELD or name.startswith("nvidia-")
+    )
+
+
+def interpreter(facts: Facts) -> str:
+    if facts.target.python is None:
+        raise CannotFix("there is no interpreter to install into")
+    return facts.target.python
+
+
+def asked_of(facts: Facts, name: str) -> SpecifierSet:
+    """What all installed packages together ask of one of them."""
+    specifiers = SpecifierSet()
+    for package in facts.packages.values():
+        for text in package.requires:
+            try:
+                wish = Requirement(text)
+            except InvalidRequirement:
+                continue
+            plain = wish.marker is None or "extra" not in str(wish.marker)
+            if wish.name.lower() == name and plain and (not wish.marker or wish.marker.evaluate()):
+                specifiers &= wish.specifier
+    return specifiers
+
+
+@fix("install-numpy")
+def install_numpy(facts: Facts) -> Iterator[Step]:
+    """Install the newest numpy that everything installed accepts."""
+    wanted = asked_of(facts, "numpy") & SpecifierSet(f">={least(facts, 'numpy')}")
+    yield Packages(interpreter(facts), wants=(f"numpy{wanted}",), holds=holds(facts))
+
+
+@fix("one-opencv")
+def one_opencv(facts: Facts) -> Iterator[Step]:
+    """Take out every opencv distribution and put one back: the fullest of them."""
+    there = [name for name in OPENCV if name in facts.packages]
+    numpy = facts.packages.get("numpy")
+    held = (*holds(facts), *((f"numpy=={numpy.version}",) if numpy else ()))
+    yield Packages(
+        interpreter(facts), removes=tuple(there), wants=(there[0],), holds=held, anew=True
+    )
+
+
+@fix("install-requirements")
+def install_requirements(facts: Facts) -> Iterator[Step]:
+    """Install what ComfyUI's requirements.txt asks and this interpreter lacks; torch stays."""
+    wrong = (requirement for requirement, _, _ in mismatched(facts))
+    unmet = tuple(str(r) for r in (*missing(facts), *wrong) if r.name not in HELD)
+    if not unmet:
+        raise CannotFix("requirements.txt asks for nothing that is not there")
+    yield Packages(interpreter(facts), wants=unmet, holds=holds(facts))

@@ -1,0 +1,55 @@
+"""Put the right torch in place, or the interpreter that will hold it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from doctor.choice import Family, NoChoice, choose
+from doctor.facts import Facts
+from doctor.fix import CannotFix, fix
+from doctor.step import MakeVenv, Packages, Step
+
+
+@fix("make-venv")
+def make_venv(facts: Facts) -> Iterator[Step]:
+    """Make DIR/.venv with the Python that runs the doctor, and put the right torch into it."""
+    if facts.target.comfyui is None:
+        raise CannotFix("no folder is named that the environment could belong to: --comfyui DIR")
+    place = Path(facts.target.comfyui, ".venv")
+    yield MakeVenv(str(place), facts.maker.executable)
+    yield family_into(replace(facts, python=facts.maker), str(python_in(place, facts.host.os)))
+
+
+@fix("install-torch")
+def install_torch(facts: Facts) -> Iterator[Step]:
+    """Install the newest torch that this driver, card and Python can run, with its companions."""
+    if facts.target.python is None:
+        raise CannotFix("there is no interpreter to install it into")
+    yield family_into(facts, facts.target.python, anew=facts.torch is not None)
+
+
+def python_in(venv: Path, os: str) -> Path:
+    return venv / ("Scripts/python.exe" if os == "windows" else "bin/python")
+
+
+def family_into(facts: Facts, python: str, anew: bool = False) -> Packages:
+    """torch, and as far as they can be had of the same build, torchvision and torchaudio."""
+    try:
+        family = choose(facts)
+    except NoChoice as why:
+        raise CannotFix(str(why)) from why
+    torch, *companions = family.pins
+    return Packages(
+        python,
+        wants=(torch, "numpy"),
+        wishes=tuple(companions),
+        indexes=indexes(facts, family),
+        build=family.build,
+        anew=anew,
+    )
+
+
+def indexes(facts: Facts, family: Family) -> tuple[str, ...]:
+    """PyTorch's own index of that build, its mirrors, then what pip is configured to use."""
+    routes = facts.world.routes(family.index + "/", "wheels") if family.index else ()
+    return (*(route.rstrip("/") for route in routes), "")

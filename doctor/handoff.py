@@ -1,0 +1,96 @@
+"""Hand-off: the runner at work in the patient's own interpreter.
+
+The patient is given a folder that holds `runner` and its data alone (PY BUNDLE ...), so neither
+the doctor's packages nor a stray folder can leak in; it answers with one JSON object.
+"""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from doctor.facts import Target
+
+MAIN = "from runner.cli import main\n\nraise SystemExit(main())\n"
+MARK = "@progress "
+Progress = Callable[[dict[str, Any]], None]
+
+
+class HandoffFailed(Exception):
+    """The runner gave no verdict; the sentence says how it ended."""
+
+    def __init__(self, why: str, code: int) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@contextmanager
+def bundle() -> Iterator[Path]:
+    """A folder with the runner alone, gone again afterwards."""
+    spec = find_spec("runner")  # finds it, and imports nothing of it
+    if spec is None or not spec.submodule_search_locations:
+        raise HandoffFailed("the runner is not installed beside the doctor", 3)
+    source = Path(spec.submodule_search_locations[0])
+    with tempfile.TemporaryDirectory(prefix="comfy-doctor-") as folder:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, Path(folder, "bundle", "runner"), ignore=ignore)
+        Path(folder, "bundle", "__main__.py").write_text(MAIN, encoding="utf-8")
+        yield Path(folder, "bundle")
+
+
+def ask_runner(
+    target: Target, words: Sequence[str], progress: Progress, timeout: float = 3600
+) -> dict[str, Any]:
+    """Run one command of the runner in the patient; its JSON object, whatever its verdict.
+
+    HandoffFailed where there is none: a crash, a hang, bad input (code 2).
+    """
+    with bundle() as place:
+        command = [str(target.python), *target.flags, "-B", str(place), *words]
+        run = subprocess.Popen(
+            [*command, "--json", "--progress", "json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            cwd=place.parent,
+        )
+        try:
+            noise = listen(run, progress)
+            out = run.communicate(timeout=timeout)[0]
+        except BaseException:
+            run.kill()
+            run.wait()
+            raise
+    return answer(out, run.returncode, noise)
+
+
+def listen(run: "subprocess.Popen[str]", progress: Progress) -> list[str]:
+    """Pass progress on as it comes; keep the last lines of the rest."""
+    noise: list[str] = []
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith(MARK):
+            progress(json.loads(line.removeprefix(MARK)))
+        elif line.strip():
+            noise = [*noise[-29:], line.rstrip()]
+    return noise
+
+
+def answer(out: str, code: int, noise: Sequence[str]) -> dict[str, Any]:
+    try:
+        said = json.loads(out)
+    except ValueError:
+        last = noise[-1] if noise else "nothing"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise HandoffFailed(f"the runner ended with {how} and said: {last}", code) from None
+    if "error" in said:
+        raise HandoffFailed(said["error"]["message"], code)
+    return dict(said)

@@ -1,0 +1,322 @@
+"""Installer: the only caller of pip and uv.
+
+Resolving (`pip install --dry-run --report`) says exactly which wheels would come, before anything
+is asked or changed; they are fetched and their hashes checked; then just these are installed,
+without an index and without dependencies. pip is the doctor's own, working on the patient's
+interpreter (`pip --python`), so that the user's pip configuration holds and a patient without
+pip can be treated.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from doctor import reach
+from doctor.download import download
+from doctor.mirrors import Unreachable
+from doctor.snapshot import Scope, recorded
+
+Progress = Callable[[str], None]
+NO_NEED = ("nvidia-", "cuda-", "pytorch-triton", "triton")  # come with a CUDA build of torch only
+
+
+class CannotInstall(Exception):
+    """What was wanted cannot be had here; the sentence says from where it was tried."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One distribution to come, exactly."""
+
+    name: str
+    version: str
+    url: str
+    sha256: str = ""
+    size: int = 0  # bytes; 0: the index does not say
+    before: str = ""  # the version that is there now
+
+    def __str__(self) -> str:
+        size = f" ({self.size >> 20} MB)" if self.size >= 1 << 20 else ""
+        return f"{self.name} {self.before or '∅'} → {self.version}{size}"
+
+
+def pip(python: str) -> list[str]:
+    """The doctor's own pip, at work in another interpreter; his own pip where that is too old.
+
+    pip supports the Pythons of its day: below 3.10 the patient's own must do.
+    """
+    own = [sys.executable, "-m", "pip", "--python", python]
+    quiet = ["--no-input", "--disable-pip-version-check"]
+    return [*(own if version(python) >= (3, 10) else [python, "-m", "pip"]), *quiet]
+
+
+def version(python: str) -> tuple[int, int]:
+    asked = [python, "-c", "import sys; print(*sys.version_info[:2])"]
+    run = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    if run.returncode:
+        raise CannotInstall(f"{python} does not run: {run.stderr.strip()[-200:]}")
+    major, minor = run.stdout.split()[-2:]
+    return int(major), int(minor)
+
+
+def call(words: Sequence[str], timeout: float = 3600) -> str:
+    """Run pip or uv; its output, or CannotInstall with its own last words."""
+    try:
+        run = subprocess.run(
+            list(words),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            cwd=tempfile.gettempdir(),
+        )
+    except subprocess.TimeoutExpired as late:
+        raise CannotInstall(f"pip did not end within {late.timeout:.0f} s") from late
+    if run.returncode:
+        raise CannotInstall(last_words(run.stderr or run.stdout))
+    return run.stdout
+
+
+def last_words(said: str) -> str:
+    """The lines of pip's that tell the cause: its errors, without the trimmings."""
+    errors = [line for line in said.splitlines() if re.match(r"\s*(ERROR|error)\b", line)]
+    lines = errors or [line for line in said.splitlines() if line.strip()][-3:]
+    return " ".join(line.strip().removeprefix("ERROR: ") for line in lines[:4]) or "pip said nothing"
+
+
+def resolve(
+    python: str,
+    wants: Sequence[str],
+    *,
+    wishes: Sequence[str] = (),
+    holds: Sequence[str] = (),
+    indexes: Sequence[str] = ("",),
+    build: str = "",
+    anew: bool = False,
+    offline: bool = False,
+    say: Progress = lambda _: None,
+) -> tuple[Wheel, ...]:
+    """The wheels that `wants` come to, from the first index that has them. Changes nothing.
+
+    An interpreter that is still to be made is resolved for by the doctor's own, which will make
+    it. `wishes` are asked of named indexes only: their builds agree, those of the default index
+    need not. With `build` "cpu", an answer that brings CUDA along is refused as if the index had
+    nothing. CannotInstall tells of every index that was tried.
+    """
+    if not wants:
+        return ()
+    tried = []
+    asked = [(index, (*wants, *wishes)) for index in indexes if index and wishes]
+    for index, wanted in asked + [(index, tuple(wants)) for index in indexes]:
+        where = index or "pip's own configuration"
+        try:
+            if index:
+                reach.reach(index, offline=offline)
+            found = report(python, asked_of(index, wanted), holds, index, anew, offline)
+            refuse_other_build(found, build)
+            return sized(found, offline)
+        except (CannotInstall, Unreachable) as error:
+            if f"{where}: {error}" not in tried:
+                say(f"{where}: {error}")
+                tried.append(f"{where}: {error}")
+    raise CannotInstall(f"{', '.join(wants)} cannot be had. " + " | ".join(tried))
+
+
+def asked_of(index: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The default index knows no build tags: there the plain version is asked for, and judged."""
+    return tuple(wanted) if index else tuple(one.partition("+")[0] for one in wanted)
+
+
+def report(
+    python: str, wants: Sequence[str], holds: Sequence[str], index: str, anew: bool, offline: bool
+) -> list[Wheel]:
+    """What `pip install --dry-run --report` would bring."""
+    with tempfile.TemporaryDirectory() as folder:
+        said, held, asked = (Path(folder, name) for name in ("report", "held.txt", "wants.txt"))
+        held.write_text("\n".join(holds), encoding="utf-8")
+        asked.write_text("\n".join(wants), encoding="utf-8")
+        there = os.path.exists(python)
+        words = [*pip(python if there else sys.executable), "install", "--quiet", "--dry-run"]
+        words += ["--report", str(said)] + ([] if there else ["--ignore-installed"])
+        words += ["-c", str(held), "-r", str(asked)]
+        words += ["--index-url", index] if index else []
+        words += ["--no-index"] if offline else []
+        words += ["--force-reinstall", "--no-deps"] if anew else []
+        call(words, timeout=600)
+        items = json.loads(said.read_text(encoding="utf-8"))["install"]
+    return [wheel(item) for item in items]
+
+
+def wheel(item: dict[str, Any]) -> Wheel:
+    """One entry of pip's installation report (pip documentation, "Installation Report", v1)."""
+    info, source = item["metadata"], item["download_info"]
+    hashes = source.get("archive_info", {}).get("hashes", {})
+    return Wheel(
+        canonicalize_name(info["name"]), info["version"], source["url"], hashes.get("sha256", "")
+    )
+
+
+def refuse_other_build(wheels: Iterable[Wheel], build: str) -> None:
+    """A machine without a card must not be given gigabytes of CUDA."""
+    for one in wheels:
+        if build == "cpu" and one.name.startswith(NO_NEED):
+            raise CannotInstall(f"this torch is a CUDA build (it brings {one.name})")
+        tag = one.version.partition("+")[2]
+        if build and one.name == "torch" and tag and tag != build:
+            raise CannotInstall(f"torch {one.version} is not the {build} build")
+
+
+def sized(wheels: Sequence[Wheel], offline: bool) -> tuple[Wheel, ...]:
+    """The same wheels with their sizes, as far as their servers tell."""
+    if offline:
+        return tuple(wheels)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = pool.map(reach.size, [one.url for one in wheels])
+        return tuple(replace(one, size=size) for one, size in zip(wheels, sizes, strict=True))
+
+
+def compared(wheels: Iterable[Wheel], installed: dict[str, str]) -> tuple[Wheel, ...]:
+    """The same wheels with the versions they replace."""
+    return tuple(replace(one, before=installed.get(one.name, "")) for one in wheels)
+
+
+def shelf() -> Path:
+    """Where wheels lie until they are installed and verified, by their hash."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "comfy-doctor", "wheels")
+
+
+def get(one: Wheel, progress: Progress) -> Path:
+    """The wheel as a file, its hash checked; built first where only a source is to be had."""
+    name = unquote(Path(urlparse(one.url).path).name)
+    if not name.endswith(".whl"):
+        return built(one, progress)
+    if one.url.startswith("file:"):
+        path = Path(url2pathname(unquote(urlparse(one.url).path)))
+        check_hash(path, one.sha256)
+        return path
+    path = shelf() / (one.sha256 or hashlib.sha256(one.url.encode()).hexdigest())[:16] / name
+    if not path.exists():
+        progress(f"{name} ({one.size >> 20} MB)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            download(one.url, path, sha256=one.sha256)
+        except Unreachable as error:
+            raise CannotInstall(f"{name} did not arrive: {error}") from error
+    return path
+
+
+def built(one: Wheel, progress: Progress) -> Path:
+    """A wheel made of a source distribution. Runs that package's own build."""
+    progress(f"building {one.name} {one.version}")
+    folder = shelf() / f"built-{one.name}-{one.version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-input"]
+    call([*words, "--wheel-dir", str(folder), one.url])
+    return next(folder.glob("*.whl"))
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        said = hashlib.sha256()
+        while block := file.read(1 << 20):
+            said.update(block)
+    if sha256 and said.hexdigest() != sha256:
+        raise CannotInstall(f"{path.name} is not what its index named: sha256 {said.hexdigest()}")
+
+
+def change(
+    python: str, wheels: Sequence[Wheel], removes: Sequence[str], progress: Progress
+) -> None:
+    """Take out, put in; exactly these, from files at hand, with no index and no dependencies."""
+    files = [get(one, progress) for one in wheels]
+    if removes:
+        progress(f"removing {', '.join(removes)}")
+        call([*pip(python), "uninstall", "--yes", *removes])
+    if files:
+        progress(f"installing {', '.join(one.name for one in wheels)}")
+        words = [*pip(python), "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+        words += ["--force-reinstall", "--no-warn-script-location"]
+        for folder in sorted({str(path.parent) for path in files}):
+            words += ["--find-links", folder]
+        call([*words, *(f"{one.name}=={one.version}" for one in wheels)])
+
+
+def scope(python: str) -> tuple[Scope, str]:
+    """Where this interpreter's packages lie: all of a venv, else its site and script folders."""
+    code = (
+        "import json, sys, sysconfig as s; "
+        "print(json.dumps([sys.prefix, sys.base_prefix, s.get_path('purelib'),"
+        " s.get_path('platlib'), s.get_path('scripts')]))"
+    )
+    prefix, base, pure, plat, scripts = json.loads(call([python, "-c", code]).splitlines()[-1])
+    if prefix != base:
+        return Scope(prefix, ("",)), os.path.relpath(pure, prefix)
+    folders = dict.fromkeys(os.path.relpath(path, prefix) for path in (pure, plat, scripts))
+    return Scope(prefix, tuple(folders)), os.path.relpath(pure, prefix)
+
+
+def touched(
+    where: Scope, site: str, wheels: Sequence[Wheel], removes: Sequence[str]
+) -> Iterator[str]:
+    """Paths below the root that installing and removing can change: what is to be copied."""
+    names = {*(one.name for one in wheels), *(canonicalize_name(name) for name in removes)}
+    home = Path(where.root, site)
+    for path in recorded(home, names):
+        yield os.path.normpath(os.path.join(site, path))
+    for one in wheels:
+        for path in inside(get(one, lambda _: None)):
+            yield os.path.normpath(os.path.join(site, path))
+    for folder in ("bin", "Scripts"):  # entry points are named in no wheel's RECORD
+        for path in Path(where.root, folder).glob("*"):
+            if path.is_file() and path.stat().st_size < 2 << 20:
+                yield os.path.join(folder, path.name)
+
+
+def inside(path: Path) -> Iterator[str]:
+    """Where the files of a wheel go, below site-packages (binary distribution format, PEP 427)."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            first, _, rest = name.partition("/")
+            if not first.endswith(".data"):
+                yield name
+            elif rest.startswith(("purelib/", "platlib/")):
+                yield rest.partition("/")[2]
+            elif rest.startswith("data/"):
+                yield os.path.join("..", "..", "..", rest.removeprefix("data/"))
+
+
+def conflicts(python: str) -> tuple[str, ...]:
+    """Unmet requirements between what is installed, as `uv pip check` tells them."""
+    words = [sys.executable, "-m", "uv", "pip", "check", "--python", python]
+    run = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60)
+    lines = (run.stdout + run.stderr).splitlines()
+    return tuple(line for line in lines if line.startswith("The package "))
+
+
+def parsed(lines: Iterable[str]) -> Iterator[Requirement]:
+    """The requirements of a requirements.txt that apply anywhere; options and comments aside."""
+    for line in lines:
+        text = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if not text or text.startswith("-"):
+            continue
+        try:
+            yield Requirement(text)
+        except InvalidRequirement:
+            continue

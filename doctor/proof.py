@@ -1,0 +1,72 @@
+"""Are the files of an archive those of the commit: its tree, from whoever can prove it.
+
+A commit's tree comes by git from any route, since git checks each object by its id, or from the
+origin's API over TLS.
+"""
+
+import json
+
+from doctor import git
+from doctor.archive import Unpacked
+from doctor.download import read
+from doctor.errand import Errand, Named, remove
+from doctor.mirrors import Unreachable, api, private
+from doctor.tree import Listing, differences, listing, tree_hash
+
+Claim = tuple[str, Listing]  # the id of a tree, and its files; "" where nobody told
+SHOWN = 8  # files that an archive and its commit do not agree about, named in one line
+
+
+def doubt(claimed: Claim, found: Unpacked) -> str:
+    """What speaks against an archive's files being those of the commit; "" where nothing does."""
+    tree, files = claimed
+    if not tree:
+        return "no route gave the commit to compare it with"
+    if tree_hash(found.path, found.modes) == tree:
+        return ""
+    lines = list(differences(files, listing(found.path, found.modes))) if files else []
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    told = "; ".join(lines[:SHOWN]) or "its files are not those of the commit"
+    return f"{told}{more} (export-ignore, export-subst, LFS, or somebody changed it)"
+
+
+def claim(errand: Errand, named: Named) -> Claim:
+    """(tree, files) of the commit: by git from any route, else by the origin's API over TLS."""
+    if errand.git and (claimed := claim_by_git(errand, errand.git, named.commit)):
+        return claimed
+    try:
+        return claim_by_api(errand, named.commit)
+    except (Unreachable, ValueError, KeyError, TypeError) as error:
+        errand.tell(f"the origin's API: {error}")
+        return "", {}
+
+
+def claim_by_git(errand: Errand, program: git.Git, commit: str) -> Claim | None:
+    for route in errand.alive(errand.clones):
+        scratch = errand.scratch()
+        try:
+            seconds = errand.left(errand.patience.ask)
+            return git.claim(program, route, commit, scratch, seconds)
+        except Unreachable as error:
+            errand.failed(route, error)
+        finally:
+            remove(scratch)
+    return None
+
+
+def claim_by_api(errand: Errand, commit: str) -> Claim:
+    """https://docs.github.com/rest/git/commits and /rest/git/trees."""
+    base = f"{api(errand.source.home)}/git"
+    if not private(base):
+        raise Unreachable("tls", base, "plain http proves nothing")
+    told = json.loads(read(f"{base}/commits/{commit}", timeout=errand.left(errand.patience.ask)))
+    tree = told["tree"]["sha"]
+    if told["sha"] != commit or not git.COMMIT.fullmatch(tree):
+        raise ValueError(f"answered about {told['sha']!r:.50}")
+    url = f"{base}/trees/{tree}?recursive=1"
+    try:
+        told = json.loads(read(url, timeout=errand.left(errand.patience.ask)))
+    except Unreachable:
+        return tree, {}  # enough to prove; not to say which file
+    files = (one for one in told["tree"] if one["type"] != "tree")
+    return tree, {one["path"]: (int(one["mode"], 8), one["sha"]) for one in files}

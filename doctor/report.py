@@ -1,0 +1,197 @@
+"""Report: nouns as lines of text and as JSON. Pure: it yields lines, and the screen prints them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from doctor import advise
+from doctor.check import CHECKS
+from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
+from doctor.finding import Diagnosis, Finding, Severity
+from doctor.journal import Receipt
+from doctor.plan import Plan
+from doctor.words import say, told
+
+MARKS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
+
+
+def first_rows(facts: Facts, lang: str) -> Iterator[tuple[str, str]]:
+    """(label, value): which patient and why, then always the four: Python, torch, CUDA, numpy."""
+    target = facts.target
+    if target.comfyui:
+        yield say("installation", lang), target.comfyui
+    yield say("interpreter", lang), f"{target.python or say('none', lang)} ({target.why})"
+    yield say("python", lang), known(lambda: python_row(facts))
+    yield say("torch", lang), known(lambda: torch_row(facts.torch, lang))
+    yield say("cuda", lang), known(lambda: cuda_row(facts, lang))
+    yield say("numpy", lang), known(lambda: numpy_row(facts, lang))
+
+
+def known(row: Any) -> str:
+    """A row, or why nobody could find it out."""
+    try:
+        return str(row())
+    except NotKnown as why:
+        return f"? ({why})"
+
+
+def python_row(facts: Facts) -> str:
+    python = facts.python
+    return f"{python.version} {python.implementation} {python.bits} bit, {facts.target.layout}"
+
+
+def torch_row(torch: Torch | None, lang: str) -> str:
+    if torch is None:
+        return say("not-installed", lang)
+    return f"{torch.version}, {say('build', lang, build=torch.build)}"
+
+
+def cuda_row(facts: Facts, lang: str) -> str:
+    cards = ", ".join(card_row(gpu, lang) for gpu in facts.gpus) or say("no-card", lang)
+    torch = None if isinstance(facts.torch, Unknown) else facts.torch
+    return f"{torch.build}; {cards}" if torch and torch.build.startswith("cu") else cards
+
+
+def card_row(gpu: Gpu, lang: str) -> str:
+    driver = gpu.driver or say("no-driver", lang)
+    return f"{gpu.name} ({driver}{', ' + gpu.capability if gpu.capability else ''})"
+
+
+def numpy_row(facts: Facts, lang: str) -> str:
+    if "numpy" not in facts.packages:
+        return say("not-installed", lang)
+    needs = ", ".join(need_numpy_1(facts)) or say("nothing", lang)
+    return say("numpy-needs", lang, version=facts.packages["numpy"].version, needs=needs)
+
+
+def need_numpy_1(facts: Facts) -> Iterator[str]:
+    """Distributions whose metadata keeps numpy below 2, whatever it says besides."""
+    for name, package in sorted(facts.packages.items()):
+        for text in package.requires:
+            try:
+                wish = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if wish.name.lower() == "numpy" and not wish.specifier.contains("2.4.0"):
+                if wish.marker and "extra" in str(wish.marker):
+                    continue
+                if not wish.specifier.contains("2.0.0") and wish.specifier.contains("1.26.4"):
+                    yield name
+
+
+def findings(diagnosis: Diagnosis, facts: Facts, lang: str) -> Iterator[str]:
+    """Worst first. Silence is health, so what passed is only counted."""
+    for finding in diagnosis.findings:
+        yield from one(finding, facts, lang)
+    for finding in diagnosis.ignored:
+        yield f"  {finding.id}: {say('ignored', lang)}"
+    yield from unjudged(diagnosis, lang)
+    loud = {f.id for f in (*diagnosis.findings, *diagnosis.ignored)}
+    loud |= {n.id for n in diagnosis.not_judged}
+    yield say("quiet", lang, quiet=len(CHECKS.keys() - loud), all=len(CHECKS))
+
+
+def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
+    page = told(finding, lang)
+    yield f"{MARKS[finding.severity]} {page.title}  [{finding.id}]"
+    yield from (f"    {say('because', lang)}  {fact}" for fact in finding.because)
+    yield f"    {say('do', lang)}  {page.advice}"
+    yield from (f"        {command}" for command in finding.commands)
+    if finding.fix:
+        yield f"    {say('or-run', lang)}  {advise.doctor(facts, 'fix', finding.id)}"
+
+
+def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
+    """One line for each reason, with the checks it silenced."""
+    reasons: dict[str, list[str]] = {}
+    for missing in diagnosis.not_judged:
+        if not missing.skipped:
+            reasons.setdefault(missing.why, []).append(missing.id)
+    for why, ids in reasons.items():
+        yield "? " + say("not-judged", lang, ids=", ".join(ids), why=why)
+
+
+def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
+    """The last line: healthy, or the one next command."""
+    if not diagnosis.errors:
+        return say("healthy", lang)
+    if any(f.fix for f in diagnosis.errors):
+        command = advise.doctor(facts, "fix")
+        return say("sick", lang, count=len(diagnosis.errors), command=command)
+    return say("sick-by-hand", lang, count=len(diagnosis.errors))
+
+
+def plan_lines(plan: Plan, lang: str) -> Iterator[str]:
+    """What would be done, fix by fix."""
+    for treatment in plan.treatments:
+        cures = say("plan-cures", lang, ids=", ".join(treatment.cures)) if treatment.cures else ""
+        yield f"{treatment.fix}  {cures}".rstrip()
+        for step in treatment.steps:
+            yield from (f"    {part}" for part in str(step).split("; "))
+    for fix, why in plan.refused.items():
+        yield "! " + say("refused", lang, fix=fix, why=why)
+    if not plan.treatments and not plan.refused:
+        yield say("plan-empty", lang)
+
+
+def history_lines(receipts: Sequence[Receipt], lang: str) -> Iterator[str]:
+    if not receipts:
+        yield say("history-empty", lang)
+    for receipt in receipts:
+        why = f": {receipt.why}" if receipt.why else ""
+        yield f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix}{why}"
+        yield from (f"    {step}" for step in receipt.steps)
+
+
+def verdict_lines(result: Mapping[str, Any], lang: str) -> Iterator[str]:
+    """The gates of a verified render: the failed ones, then how many passed."""
+    gates = result["verify"]["gates"]
+    for gate in gates:
+        if gate["verdict"] == "failed":
+            blanks = {key: gate.get(key, "") for key in ("name", "figure", "bound", "why")}
+            yield "✗ " + say("gate-failed", lang, **blanks)
+    passed = sum(gate["verdict"] == "passed" for gate in gates)
+    skipped = sum(gate["verdict"] == "not judged" for gate in gates)
+    rest = say("verified-rest", lang, count=skipped) if skipped else ""
+    yield say("verified", lang, passed=passed, all=len(gates), rest=rest)
+
+
+def finding_json(finding: Finding, lang: str) -> dict[str, Any]:
+    page = told(finding, lang)
+    return {
+        "id": finding.id,
+        "severity": finding.severity.word,
+        "title": page.title,
+        "because": list(finding.because),
+        "advice": page.advice,
+        "commands": list(finding.commands),
+        "fix": finding.fix or None,
+    }
+
+
+def target_json(target: Target) -> dict[str, Any]:
+    return {"comfyui": target.comfyui, "python": target.python, "why": target.why}
+
+
+def check_json(diagnosis: Diagnosis, facts: Facts, lang: str) -> dict[str, Any]:
+    """comfy-doctor.check/1."""
+    return {
+        "schema": "comfy-doctor.check/1",
+        "target": target_json(facts.target),
+        "findings": [finding_json(f, lang) for f in diagnosis.findings],
+        "ignored": [finding_json(f, lang) for f in diagnosis.ignored],
+        "not_judged": [
+            {"id": n.id, "why": n.why, "skipped": n.skipped} for n in diagnosis.not_judged
+        ],
+        "healthy": not diagnosis.errors,
+    }
+
+
+def plan_json(plan: Plan) -> list[dict[str, Any]]:
+    steps = (
+        {"fix": t.fix, "cures": list(t.cures), "steps": [str(step) for step in t.steps]}
+        for t in plan.treatments
+    )
+    refused = ({"fix": fix, "refused": why, "steps": []} for fix, why in plan.refused.items())
+    return [*steps, *refused]

@@ -1,0 +1,118 @@
+"""Screen: where lines, progress, questions and JSON meet the person or the program that asked.
+
+With --json, stdout holds exactly one JSON object; everything else goes to stderr.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from doctor.words import say
+
+STYLES = {"✗": "bold red", "!": "yellow", "·": "cyan", "?": "magenta", "✓": "green"}
+
+
+class Screen:
+    """One run of the program, seen from outside."""
+
+    def __init__(self, lang: str, as_json: bool = False, no_color: bool = False) -> None:
+        self.lang = lang
+        self.as_json = as_json
+        plain = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+        self.out = Console(stderr=as_json, no_color=no_color or None, **plain)
+        self.err = Console(stderr=True, no_color=no_color or None, **plain)
+        self.ticker = Ticker(self.err)
+
+    def say(self, key: str, **values: object) -> None:
+        self.lines([say(key, self.lang, **values)])
+
+    def lines(self, lines: Iterable[str]) -> None:
+        self.ticker.clear()
+        for line in lines:
+            self.out.print(Text(line, style=STYLES.get(line[:1], "")))
+
+    def rows(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Labels and values, the values folded below themselves on a narrow terminal."""
+        self.ticker.clear()
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for label, value in rows:
+            table.add_row(Text(label), Text(value))
+        self.out.print(table, soft_wrap=not self.out.is_terminal)
+
+    def object(self, data: dict[str, Any]) -> None:
+        self.ticker.clear()
+        if self.as_json:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+    def complain(self, sentence: str) -> None:
+        self.ticker.clear()
+        self.err.print(Text(sentence, style="bold red"))
+
+    def progress(self, what: str) -> None:
+        self.ticker.show(what)
+
+    def ask(self) -> bool:
+        """Yes or no; no where nobody can be asked."""
+        self.ticker.clear()
+        if not sys.stdin.isatty():
+            self.say("needs-yes")
+            return False
+        self.err.print(say("ask", self.lang), end="")
+        return sys.stdin.readline().strip().lower() in ("y", "yes", "是", "好")
+
+    def close(self) -> None:
+        self.ticker.clear()
+
+
+class Ticker:
+    """What is being done, once it has taken a second: one changing line on a terminal with the
+    seconds that it takes, one line for each thing elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.what = ""
+        self.since = 0.0
+        self.timer: threading.Timer | None = None
+        self.lock = threading.Lock()
+
+    def show(self, what: str) -> None:
+        self.clear()
+        self.what, self.since = what, time.monotonic()
+        self.arm()
+
+    def arm(self) -> None:
+        self.timer = threading.Timer(1.0, self.tick)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def tick(self) -> None:
+        with self.lock:
+            if not self.what:
+                return
+            line = Text(f"… {self.what}", style="dim", overflow="ellipsis", no_wrap=True)
+            if self.console.is_terminal:
+                line.append(f" {time.monotonic() - self.since:.0f} s")
+                line.truncate(max(self.console.width - 1, 20), overflow="ellipsis")
+                self.console.file.write("\r\x1b[2K")
+                self.console.print(line, end="")
+                self.arm()
+            else:
+                self.console.print(line)
+
+    def clear(self) -> None:
+        with self.lock:
+            if self.timer:
+                self.timer.cancel()
+            shown, self.what = self.what, ""
+            if shown and self.console.is_terminal:
+                self.console.file.write("\r\x1b[2K")
+                self.console.file.flush()

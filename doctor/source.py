@@ -1,0 +1,113 @@
+"""What somebody asked for: an address, an archive or a folder, as it was typed or pasted."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from doctor.mirrors import GITHUB, redacted
+
+REPOSITORY, ARCHIVE, FOLDER = "repository", "archive", "folder"
+PACKED = re.compile(r"(?i)\.(zip|tar|tgz|tar\.gz)$")
+REF = re.compile(r"(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
+PATH = re.compile(r"(/[A-Za-z0-9._~+%-]+)+/?")
+SHA256 = re.compile(r"sha256=([0-9a-fA-F]{64})")
+# What a browser shows of a repository on GitHub, and what its buttons download.
+PAGES = re.compile(r"(/[^/]+/[^/]+)/(?:tree|commit)/(.+)")
+BUTTONS = re.compile(
+    r"(/[^/]+/[^/]+)/(?:archive/(?:refs/(?:heads|tags)/)?|(?:zip|tar)ball/(?:refs/(?:heads|tags)/)?)"
+    r"(.+?)(?:\.zip|\.tar\.gz)?"
+)
+
+
+class BadSource(ValueError):
+    """Something that was asked for and is no address, archive or folder."""
+
+    reference = "bad-source"
+
+    def __init__(self, text: str, why: str, advice: str) -> None:
+        super().__init__(f"{redacted(text)!r} {why}. {advice}")
+        self.text, self.why, self.advice = redacted(text), why, advice
+
+
+@dataclass(frozen=True)
+class Source:
+    """`url` is an address or a path; `ref` a branch, tag or commit, "" for the default branch."""
+
+    kind: str  # repository, archive, folder
+    url: str
+    ref: str = ""
+    sha256: str = ""  # of an archive, where the user named it
+
+    @property
+    def home(self) -> str:
+        """The address of a repository without .git, where its archives and its API are."""
+        return self.url.removesuffix(".git")
+
+    @property
+    def name(self) -> str:
+        """What a folder of it is called: the last part of the address, nothing of a path in it."""
+        last = re.split(r"[/\\]", self.home.rstrip("/\\"))[-1]
+        return re.sub(r"[^A-Za-z0-9._-]|^[.-]+", "_", PACKED.sub("", last)) or "_"
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """https://HOST/OWNER/NAME[.git][@REF], an archive (address or file), or a folder."""
+        text = text.strip()
+        refuse_odd(text)
+        if re.match(r"(?i)(git\+)?https?://", text):
+            return from_address(text.removeprefix("git+"))
+        if text.startswith("file://"):
+            return from_path(Path(urlsplit(text).path))
+        if "://" in text or re.match(r"[\w.-]+@[\w.-]+:", text):
+            raise BadSource(text, "is not https", "Write https://HOST/OWNER/NAME.")
+        return from_path(Path(text).expanduser())
+
+
+def refuse_odd(text: str) -> None:
+    if not text or text.startswith("-"):
+        raise BadSource(text, "begins like an option", "Write an address, an archive or a folder.")
+    if not text.isprintable():
+        raise BadSource(text, "has characters that nobody sees", "Type it anew.")
+    if re.match(r"(git\+)?[\w+.-]+::", text):
+        raise BadSource(text, "names a program, not an address", "Write https://HOST/OWNER/NAME.")
+
+
+def from_path(path: Path) -> Source:
+    if path.is_dir():
+        return Source(FOLDER, str(path))
+    if path.is_file():
+        return Source(ARCHIVE, str(path))
+    advice = "Write a folder or an archive that is there, or https://github.com/OWNER/NAME."
+    raise BadSource(str(path), "is not there", advice)
+
+
+def from_address(text: str) -> Source:
+    parts = urlsplit(text)
+    if not parts.hostname or " " in text or "\\" in text:
+        raise BadSource(text, "is no address", "Write https://HOST/OWNER/NAME.")
+    host = parts.netloc.lower() if "@" not in parts.netloc else parts.netloc
+    scheme = parts.scheme.lower()
+    if host in ("github.com", "www.github.com"):
+        host, scheme = "github.com", "https"
+    base, path = f"{scheme}://{host}", parts.path
+    page = PAGES.fullmatch(path.rstrip("/")) or BUTTONS.fullmatch(path)
+    if page and base == GITHUB:
+        return repository(text, base, page[1], page[2])
+    if PACKED.search(path):
+        hash = SHA256.fullmatch(parts.fragment)
+        url = urlunsplit((scheme, host, path, parts.query, ""))
+        return Source(ARCHIVE, url, sha256=hash[1].lower() if hash else "")
+    path, _, ref = path.partition("@")
+    return repository(text, base, path, ref)
+
+
+def repository(text: str, base: str, path: str, ref: str) -> Source:
+    path = path.rstrip("/")
+    if not PATH.fullmatch(path) or ".." in path.split("/"):
+        raise BadSource(text, "is no repository", "Write https://HOST/OWNER/NAME.")
+    if ref and not REF.fullmatch(ref):
+        raise BadSource(text, f"has the ref {ref!r}, which git does not allow", "Leave it out.")
+    if base == GITHUB:
+        path = "/".join(path.removesuffix(".git").split("/")[:3])
+    return Source(REPOSITORY, base + path, ref)

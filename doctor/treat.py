@@ -1,0 +1,164 @@
+"""Treat: a plan made exact, carried out fix by fix, verified by looking again, or taken back."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from doctor import fetch, installer, journal
+from doctor.check import subject
+from doctor.facts import Facts, Unknown
+from doctor.finding import Diagnosis
+from doctor.fixes.packages import HELD, holds, interpreter
+from doctor.journal import Journal
+from doctor.manifest import World
+from doctor.plan import Plan, Treatment
+from doctor.step import Move, Packages, Place, Step, StepFailed
+
+Progress = Callable[[str], None]
+Look = Callable[[], tuple[Facts, Diagnosis]]
+HEALTH = frozenset({"python", "packages", "torch", "gpu"})  # subjects no treatment may worsen
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user allowed."""
+
+    offline: bool = False
+    allow_unproven: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan, in receipts and ids of findings."""
+
+    receipts: tuple[str, ...] = ()
+    cured: tuple[str, ...] = ()
+    failed: Mapping[str, str] | None = None  # fix -> why it failed, and was taken back
+
+
+def settle(
+    plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: Progress
+) -> Plan:
+    """The same plan with every wheel and source known. Writes only into the doctor's own folder.
+
+    A treatment that cannot be made exact, for want of a network say, is refused here: nothing
+    of it is begun.
+    """
+    treatments, refused = [], dict(plan.refused)
+    for treatment in plan.treatments:
+        try:
+            steps = tuple(settled(s, facts, journal, settings, say) for s in treatment.steps)
+        except (installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
+            refused[treatment.fix] = str(why)
+            continue
+        treatments.append(replace(treatment, steps=steps))
+    return Plan(tuple(treatments), refused)
+
+
+def settled(
+    step: Step, facts: Facts, journal: Journal, settings: Settings, say: Progress
+) -> Step:
+    if isinstance(step, Packages) and step.wheels is None:
+        found = installer.resolve(
+            step.python,
+            step.wants,
+            wishes=step.wishes,
+            holds=step.holds,
+            indexes=step.indexes,
+            build=step.build,
+            anew=step.anew,
+            offline=settings.offline,
+            say=say,
+        )
+        return replace(step, wheels=installer.compared(found, versions(facts)))
+    if isinstance(step, Place) and not step.source:
+        arrived = obtain(step.url, journal, facts.world, settings, say)
+        return replace(step, source=str(arrived.path), url=f"{step.url} @ {arrived.commit[:12]}")
+    return step
+
+
+def versions(facts: Facts) -> dict[str, str]:
+    if isinstance(facts.packages, Unknown):
+        return {}
+    return {name: package.version for name, package in facts.packages.items()}
+
+
+def obtain(
+    url: str, journal: Journal, world: World, settings: Settings, say: Progress
+) -> fetch.Arrived:
+    """A repository in the doctor's own staging folder, its commit checked."""
+    staging = journal.home / "staging"
+    return fetch.obtain(
+        fetch.Source.parse(url),
+        staging,
+        world,
+        environ=os.environ,
+        offline=settings.offline,
+        allow_unproven=settings.allow_unproven,
+        say=say,
+    )
+
+
+def sizes(plan: Plan) -> int:
+    """Bytes that will be downloaded, as far as the servers tell."""
+    steps = (step for treatment in plan.treatments for step in treatment.steps)
+    wheels = (w for step in steps if isinstance(step, Packages) for w in step.wheels or ())
+    return sum(wheel.size for wheel in wheels if not wheel.url.startswith("file:"))
+
+
+def carry_out(
+    plan: Plan, book: Journal, before: Diagnosis, look: Look, progress: Progress
+) -> Outcome:
+    """Each treatment done, looked at, and kept or taken back before the next begins."""
+    receipts, cured, failed = [], [], {}
+    for treatment in plan.treatments:
+        try:
+            receipt = journal.treat(book, treatment, progress)
+        except StepFailed as error:
+            failed[treatment.fix] = str(error)
+            continue
+        after = look()[1]
+        worse = worsened(treatment, before, after)
+        if worse:
+            journal.take_back(book, receipt, worse, progress)
+            failed[treatment.fix] = worse
+            continue
+        journal.commit(book, receipt)
+        receipts.append(receipt)
+        cured += treatment.cures
+        before = after
+    return Outcome(tuple(receipts), tuple(cured), failed)
+
+
+def worsened(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> str:
+    """Why a treatment may not stay: what it was to cure is still there, or it broke something.
+
+    An error that could not be judged before is no worsening: a new environment has room for it.
+    """
+    still = {f.id for f in after.errors} & set(treatment.cures)
+    if still:
+        return f"{sorted(still)[0]} is still there"
+    known = {f.id for f in before.findings} | {n.id for n in before.not_judged}
+    new = [f for f in after.errors if f.id not in known and subject(f.id) in HEALTH]
+    return f"it brought {new[0].id}: {'; '.join(new[0].because)}" if new else ""
+
+
+def node_treatment(facts: Facts, arrived: fetch.Arrived, name: str, book: Journal) -> Treatment:
+    """A node pack that was fetched: its requirements first, then the folder goes live."""
+    assert facts.comfyui is not None
+    wants = [str(r) for r in requirements(arrived.path) if r.name not in HELD]
+    steps: list[Step] = []
+    if wants:
+        steps.append(Packages(interpreter(facts), wants=tuple(wants), holds=holds(facts)))
+    target = Path(facts.comfyui.path, "custom_nodes", name)
+    steps.append(Move(str(arrived.path), str(target)))
+    return Treatment(f"node-{name}", (), tuple(steps))
+
+
+def requirements(pack: Path) -> list[installer.Requirement]:
+    try:
+        text = (pack / "requirements.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return list(installer.parsed(text.splitlines()))
