@@ -1,6 +1,6 @@
-"""Which torch is right for this machine: one release, one build, one index, or one reason why none.
+"""Which torch is right for this machine: a release, a build and an index, or the reason why none.
 
-Pure. The rules are NVIDIA's (drivers, machine code) and PyTorch's (wheels); the tables are manifests/.
+Pure. The rules are NVIDIA's (drivers, machine code) and PyTorch's (wheels), the tables manifests/.
 """
 
 import re
@@ -139,13 +139,17 @@ def nvidia(facts: Facts, releases: Sequence[Release], cards: Sequence[Gpu]) -> F
         raise NoChoice(f"driver {driver} is older than {oldest}, which the oldest build here needs")
     unknown = [gpu.name for gpu in cards if not capability(gpu, facts.world)]
     if unknown:
-        raise NoChoice(f"neither the driver nor a table tells the compute capability of {unknown[0]}")
+        raise NoChoice(
+            f"neither the driver nor a table tells the compute capability of {unknown[0]}"
+        )
     best = max(cards, key=lambda gpu: numbers(capability(gpu, facts.world)))
     for wanted in (cards, [best]):
         for release, build, arch in compiled(facts, releases, builds):
             if all(runs(capability(gpu, facts.world), arch.sm, facts.world) for gpu in wanted):
                 left = [gpu.name for gpu in cards if gpu not in wanted]
-                why = f"driver {driver} runs CUDA {build.cuda}, its wheel holds code for {best.name}"
+                why = (
+                    f"driver {driver} runs CUDA {build.cuda}, its wheel holds code for {best.name}"
+                )
                 return family(facts, release, build.build, why + without(left))
     raise NoChoice(unserved(facts, releases, builds, best))
 
@@ -223,7 +227,9 @@ def capability(card: Gpu, world: World) -> str:
     if card.capability:
         return card.capability
     words = f" {re.sub(r'[^A-Za-z0-9]+', ' ', card.name)} "
-    found = [(len(n), row.capability) for row in world.cards for n in row.names if f" {n} " in words]
+    found = [
+        (len(n), row.capability) for row in world.cards for n in row.names if f" {n} " in words
+    ]
     return max(found)[1] if found else ""
 
 
@@ -279,7 +285,9 @@ def supported(card: Gpu, facts: Facts) -> bool:
     if card.vendor == "nvidia":
         level = capability(card, facts.world)
         lists = (a.sm for a in facts.world.arches if a.os == facts.host.os)
-        return bool(card.driver) and (not level or any(runs(level, sm, facts.world) for sm in lists))
+        return bool(card.driver) and (
+            not level or any(runs(level, sm, facts.world) for sm in lists)
+        )
     rows = (b for b in facts.world.backends if b.vendor == card.vendor and facts.host.os in b.os)
     return any(card.capability in row.cards or named(card, row.cards) for row in rows)
 
@@ -292,9 +300,13 @@ def apple(facts: Facts, releases: Sequence[Release]) -> Family:
     for release in releases:
         least = release.macos_arm64 if arm else release.macos_x86_64
         if release.confirmed and least and here >= numbers(least)[: len(here)]:
-            return family(facts, release, "cpu", "MPS" if arm else "an Intel Mac computes on the CPU")
+            return family(
+                facts, release, "cpu", "MPS" if arm else "an Intel Mac computes on the CPU"
+            )
     kind = "Apple silicon" if arm else "Intel Macs"
-    raise NoChoice(f"no torch from {releases[-1].torch} on is published for {kind} on {facts.host.name}")
+    raise NoChoice(
+        f"no torch from {releases[-1].torch} on is published for {kind} on {facts.host.name}"
+    )
 
 
 def cpu(facts: Facts, releases: Sequence[Release], why: str) -> Family:

@@ -250,14 +250,15 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
 @cache
 def read(path: Path) -> dict[str, Any]:
     """One TOML file as it is."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    file: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return file
 
 
 def rows(file: dict[str, Any], table: str, kind: type[Row]) -> Iterator[Row]:
     """The rows of a table: `defaults` filled in, lists made tuples, names of sources looked up."""
     defaults = file.get("defaults", {}).get(table, {})
     for written in file[table]:
-        row = {**defaults, **written}
+        row: dict[str, Any] = {**defaults, **written}
         row["source"] = [file["sources"][name] for name in row["source"].split()]
         yield kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
 

@@ -1,1 +1,1 @@
-"""network"""
+"""Can what is needed be fetched from here? (No checks yet.)"""
