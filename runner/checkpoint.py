@@ -307,6 +307,7 @@ def read_tensor(path: Path, entry: Entry, out: Tensor) -> None:
             flat[at : at + len(part)].copy_(part)
 
 
+@torch.inference_mode(False)  # memory made in inference mode would be closed to other threads
 def assemble(
     checkpoint: Checkpoint, places: Mapping[str, Place], threads: int, progress: Progress
 ) -> Networks:

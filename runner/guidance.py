@@ -74,3 +74,24 @@ def guide(denoiser: Denoiser, positive: Tensor, negative: Tensor, cfg: float) ->
         return unwanted + (wanted - unwanted) * cfg
 
     return towards
+
+
+def uniform(seed: int) -> Tensor:
+    """A fixed latent (1, 4, 8, 8) between -1 and 1, for the denoisers that are formulas."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand((1, 4, 8, 8), generator=generator) - 0.5) * 2
+
+
+def one_hill(x: Tensor, sigma: Tensor) -> Tensor:
+    """The best guess of x₀ where data is Gaussian, of spread 1/2 around m₀."""
+    centre = uniform(100)
+    return centre + (x - centre) * 0.25 / (0.25 + sigma**2)
+
+
+def two_hills(x: Tensor, sigma: Tensor) -> Tensor:
+    """The best guess where data is either of two Gaussians, of spread 0.3."""
+    centres = torch.cat([uniform(101), uniform(102)])
+    variance = 0.09 + sigma**2
+    nearness = -((x - centres) ** 2).sum(dim=(1, 2, 3)) / (2 * variance)
+    each = centres + (x - centres) * 0.09 / variance
+    return (nearness.softmax(0)[:, None, None, None] * each).sum(0, keepdim=True)

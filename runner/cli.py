@@ -1,0 +1,448 @@
+"""The command line: the one place that prints, and that turns what happened into exit codes.
+
+0 done, or the verdict is passed; 1 the verdict is failed, or the picture is not finite;
+2 bad usage or input; 3 a fault of the runner; 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runner.recipe import Progress, Recipe, Refused
+from runner.report import bench_lines, language, render_lines, say, verify_lines
+
+if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait for it
+    from runner.checkpoint import Checkpoint
+    from runner.devices import Placement
+    from runner.pipeline import Models
+
+Json = dict[str, Any]
+Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
+LANGUAGES = ("en", "zh")
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage is refused like any other bad input, so that --json speaks of it, too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused("bad-usage", f"{message}. `{self.prog} --help` lists what there is.")
+
+
+@dataclass
+class Announcer:
+    """Progress on stderr: a line written over, or lines, or JSON objects for a program."""
+
+    style: str
+    lang: str
+    last: float = field(default_factory=time.monotonic)
+    stage: str = ""  # what was announced last and is not finished
+
+    def __call__(self, stage: str, done: int, of: int) -> None:
+        now, pause = time.monotonic(), 1.0 if self.style == "lines" else 0.2
+        finished = done == of and self.stage == stage
+        if self.style == "none" or (now - self.last < pause and not finished):
+            return
+        self.last, self.stage = now, "" if done == of else stage
+        text = f"{say(stage, self.lang)} {done}/{of}"
+        match self.style:
+            case "json":
+                event = {"stage": stage, "done": done, "of": of}
+                text, end = f"@progress {json.dumps(event)}", "\n"
+            case "tty":
+                text, end = f"\r\033[K{'' if done == of else text}", ""
+            case _:
+                end = "\n"
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    lang = language(spoken(arguments))
+    try:
+        with ended_like_interrupted():
+            options = parser().parse_args(arguments)
+            code, answer, lines = options.run(options, announcer(options, lang), lang)
+        tell(json.dumps(answer, allow_nan=False) if options.json else "\n".join(lines))
+        return int(code)
+    except Refused as refused:
+        return stopped(arguments, 2, refused, say("refused", lang, message=refused))
+    except KeyboardInterrupt:
+        line = say("interrupted", lang)
+        return stopped(arguments, 130, Refused("interrupted", "interrupted"), line)
+    except Exception as error:  # noqa: BLE001 - the last stop: told in full, with its own code
+        known = expected(error)
+        if known:
+            return stopped(arguments, 2, known, say("refused", lang, message=known))
+        fault = Refused("our-bug", f"{type(error).__name__}: {error}")
+        return stopped(arguments, 3, fault, f"{say('bug', lang)}\n{paste_ready(arguments)}")
+
+
+def tell(text: str) -> None:
+    """Print on stdout in UTF-8 whatever the locale; a reader who left early is not an error."""
+    with suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stopped(arguments: Sequence[str], code: int, why: Refused, line: str) -> int:
+    """Say why on stderr, and with --json on stdout, too; the exit code."""
+    with suppress(AttributeError, ValueError):
+        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    print(line, file=sys.stderr)
+    if "--json" in arguments:
+        command = next((word for word in arguments if word in COMMANDS), "usage")
+        error = {"id": why.id, "message": str(why)}
+        tell(json.dumps({"schema": f"runner.{command}/1", "error": error}))
+    return code
+
+
+def spoken(arguments: Sequence[str]) -> str | None:
+    """The language asked for, found before the options are parsed: errors are told in it, too."""
+    for place, word in enumerate(arguments):
+        asked = word.partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+        if word.partition("=")[0] == "--lang" and asked in LANGUAGES:
+            return asked
+    return None
+
+
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """Being asked to end is an interruption: what is not whole is taken away first."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: there is nothing to arrange
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def expected(error: Exception) -> Refused | None:
+    """What a machine may lack without anybody's fault: a package, or memory."""
+    if isinstance(error, ImportError) and not (error.name or "").startswith("runner"):
+        return Refused("import-failed", f"{error.name or 'A package'} cannot be imported: {error}.")
+    words = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate" in words:
+        return Refused("not-enough-memory", "There was not enough memory for this.")
+    return None
+
+
+def paste_ready(arguments: Sequence[str]) -> str:
+    torch = sys.modules.get("torch")
+    here = f"Python {platform.python_version()}, {platform.platform()}"
+    return "\n".join(
+        [
+            f"runner {' '.join(arguments)}",
+            f"{here}, torch {getattr(torch, '__version__', 'not imported')}",
+            traceback.format_exc().rstrip(),
+        ]
+    )
+
+
+def announcer(options: argparse.Namespace, lang: str) -> Announcer:
+    style = options.progress or ("tty" if sys.stderr.isatty() else "lines")
+    return Announcer(style, lang)
+
+
+def parser() -> Parser:
+    top = Parser(prog="runner", description="img2img as ComfyUI computes it, verified.")
+    commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, (run, about, more) in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=about)
+        one.set_defaults(run=run)
+        one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        one.add_argument("--lang", choices=LANGUAGES)
+        one.add_argument("--progress", choices=("json", "lines", "none"))
+        one.add_argument("--threads", type=int, help="of the CPU; another number, other last bits")
+        for add in more:
+            add(one)
+    return top
+
+
+def about_placement(one: Parser) -> None:
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps ...; the best there is by default")
+    one.add_argument("--dtype", help="float32, float16, bfloat16; ComfyUI's choice by default")
+
+
+def about_model(one: Parser) -> None:
+    group = one.add_mutually_exclusive_group()
+    group.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file")
+    group.add_argument("--synthetic", metavar="MODEL", help="full-size weights made here: sd15")
+
+
+def about_recipe(one: Parser) -> None:
+    start = Recipe("")
+    one.add_argument("--image", type=Path)
+    one.add_argument("--positive", default="a dog with a hat")
+    one.add_argument("--negative", default=start.negative)
+    one.add_argument("--steps", type=int, default=start.steps)
+    one.add_argument("--cfg", type=float, default=start.cfg)
+    one.add_argument("--sampler-name", default=start.sampler_name)
+    one.add_argument("--scheduler", default=start.scheduler)
+    one.add_argument("--denoise", type=float, default=start.denoise)
+    one.add_argument("--seed", type=int, default=start.seed)
+    one.add_argument("--width", type=int)
+    one.add_argument("--height", type=int)
+    one.add_argument("--out", type=Path, required=True, metavar="PNG")
+    one.add_argument("--trace", type=Path, metavar="F.safetensors")
+
+
+def about_depth(one: Parser) -> None:
+    one.add_argument("--depth", type=int, choices=(1, 2, 3), default=3)
+
+
+def about_synthetic(one: Parser) -> None:
+    one.add_argument("model", help="sd15")
+    one.add_argument("--out", type=Path, required=True)
+
+
+def about_bench(one: Parser) -> None:
+    one.add_argument("--model", help="sd15 (synthetic), or a checkpoint file", default="sd15")
+    one.add_argument("--size", type=int, default=64, help="pixels a side")
+    one.add_argument("--batch", type=int, default=1)
+    one.add_argument("--steps", type=int, default=5, help="per run")
+    one.add_argument("--runs", type=int, default=3)
+    one.add_argument("--warmup", type=int, default=1, help="runs that are not timed")
+    one.add_argument("--compare", type=Path, help="an earlier result; unequal ones are refused")
+
+
+def about_prove(one: Parser) -> None:
+    one.add_argument("--bench-size", type=int, default=64, help="pixels a side")
+    one.add_argument("--bench-steps", type=int, default=3, help="per run")
+    one.add_argument("--bench-runs", type=int, default=2)
+
+
+def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    recipe = asked_for(options)
+    if not options.image:
+        raise Refused("no-image", "No picture was given: --image FILE.")
+    checkpoint, placement = chosen(options), placed(options)
+    models, seconds = loaded(checkpoint, placement, tell)
+    answer = rendered(models, recipe, options, tell, {"weights": seconds})
+    return 0 if answer["finite"] else 1, answer, list(render_lines(answer, lang))
+
+
+def asked_for(options: argparse.Namespace) -> Recipe:
+    """The recipe in the options, checked, with both output paths, before anything slow."""
+    from runner.pipeline import named
+    from runner.pixels import can_write
+
+    names = Recipe.__dataclass_fields__
+    recipe = named(Recipe(**{name: getattr(options, name) for name in names}))
+    for path in (options.out, options.trace):
+        if path:
+            can_write(path)
+    return recipe
+
+
+def chosen(options: argparse.Namespace) -> "Checkpoint":
+    from runner import checkpoint, synthetic
+
+    if options.checkpoint:
+        return checkpoint.read(options.checkpoint)
+    if options.synthetic:
+        return synthetic.checkpoint(options.synthetic)
+    raise Refused("no-checkpoint", "No model was given: --checkpoint FILE or --synthetic sd15.")
+
+
+def placed(options: argparse.Namespace) -> "Placement":
+    """Where to compute; the number of threads is set here, once."""
+    from runner import devices
+
+    if options.threads is not None:
+        devices.set_threads(options.threads)
+    return devices.choose(getattr(options, "device", None), getattr(options, "dtype", None))
+
+
+def loaded(
+    checkpoint: "Checkpoint", placement: "Placement", tell: Progress
+) -> tuple["Models", float]:
+    """The models and the seconds it took to have them."""
+    from runner.devices import threads
+    from runner.pipeline import load
+
+    start = time.perf_counter()
+    models = load(checkpoint, placement, threads(), tell)
+    return models, time.perf_counter() - start
+
+
+def rendered(
+    models: "Models",
+    recipe: Recipe,
+    options: argparse.Namespace,
+    tell: Progress,
+    before: dict[str, float],
+) -> Json:
+    """Render, write the files, and the object of schema runner.render/1."""
+    from runner import pixels, trace
+
+    image = pixels.load(options.image) if options.image else pixels.gradient(64, 64)
+    done, kept = trace.render(models, recipe, image, tell)
+    files = [options.out, options.trace] if options.trace else [options.out]
+    told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
+    png = pixels.to_png(kept.tensors["image/output"][0], told)
+    with pixels.whole_file(options.out) as file:
+        file.write(png)
+    if options.trace:
+        trace.save(kept, options.trace, recipe)
+    done = replace(
+        done,
+        files=tuple(str(path) for path in files),
+        notes=(*done.notes, *notes(models, recipe)),
+        seconds=before | dict(done.seconds),
+    )
+    return done.to_json()
+
+
+def notes(models: "Models", recipe: Recipe) -> Iterator[str]:
+    """What a person should know about a picture before judging it."""
+    from runner.tokenizer import embeddings_named
+
+    if models.name.startswith("synthetic"):
+        yield "The weights are synthetic: the picture is noise by nature."
+    for name in embeddings_named(f"{recipe.positive}\n{recipe.negative}"):
+        yield f"embedding:{name} is not loaded and was left out of the prompt."
+
+
+def makes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    from runner import devices, pixels, synthetic
+
+    pixels.can_write(options.out)
+    placed(options)
+    start = time.perf_counter()
+    size = synthetic.write(options.model, options.out, devices.threads(), tell)
+    answer = {
+        "schema": "runner.synthetic/1",
+        "model": options.model,
+        "files": [str(options.out)],
+        "bytes": size,
+        "seconds": time.perf_counter() - start,
+    }
+    return 0, answer, [say("wrote", lang, files=options.out, size=size / 1e9)]
+
+
+def verifies(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    _, answer = verified(options, tell)
+    return 0 if answer["passed"] else 1, answer, list(verify_lines(answer, lang))
+
+
+def verified(options: argparse.Namespace, tell: Progress) -> tuple["Models | None", Json]:
+    """The models that were judged (none at depth 1), and the object of schema runner.verify/1.
+
+    In float32 unless another precision is asked for: that is what the golden numbers are in.
+    """
+    from runner import synthetic
+    from runner.devices import choose, exact
+    from runner.verify import verify
+
+    placed(options)
+    placement = choose(options.device, options.dtype or "float32")
+    kept: list[Models] = []
+    seconds = {}
+
+    def load() -> "Models":
+        models, seconds["weights"] = loaded(synthetic.checkpoint("sd15"), placement, tell)
+        kept.append(models)
+        return models
+
+    start = time.perf_counter()
+    with exact(placement):
+        verdict = verify(options.depth, placement, load, tell)
+    seconds["total"] = time.perf_counter() - start
+    return kept[0] if kept else None, verdict.to_json() | {"seconds": seconds}
+
+
+def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    from runner import bench, checkpoint, synthetic
+
+    earlier = earlier_result(options.compare) if options.compare else None
+    placement = placed(options)
+    names = ("size", "batch", "steps", "runs", "warmup")
+    chosen = {name: getattr(options, name) for name in names}
+    settings = bench.settings_for(options.model, placement, **chosen)
+    if options.model in synthetic.MODELS + synthetic.LATER:
+        weights = synthetic.checkpoint(options.model)
+    else:
+        weights = checkpoint.read(Path(options.model))
+    models, _ = loaded(weights, placement, tell)
+    answer = bench.measure(models, settings, tell).to_json()
+    if earlier is not None:
+        answer["times_as_fast"] = bench.compare(answer, earlier)
+    return 0, answer, list(bench_lines(answer, lang))
+
+
+def earlier_result(path: Path) -> Json:
+    try:
+        earlier = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused("bench-not-comparable", f"{path} cannot be read: {error}.") from None
+    if not isinstance(earlier, dict):
+        raise Refused("bench-not-comparable", f"{path} is not a result of bench.")
+    return earlier
+
+
+def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    """verify, render and bench with one loaded model: what the doctor's `run` asks for."""
+    from runner import bench
+    from runner.pipeline import recast
+
+    recipe = asked_for(options)
+    own = chosen(options) if options.checkpoint else None
+    placement = placed(options)
+    models, verdict = verified(options, tell)
+    before = {"weights": verdict["seconds"].get("weights", 0.0)}
+    if own or models is None:
+        del models
+        fresh = own or chosen(argparse.Namespace(checkpoint=None, synthetic="sd15"))
+        models, before["weights"] = loaded(fresh, placement, tell)
+    models = recast(models, placement)
+    render = rendered(models, recipe, options, tell, before)
+    settings = bench.settings_for(
+        models.name, placement, size=options.bench_size, steps=options.bench_steps,
+        runs=options.bench_runs,
+    )  # fmt: skip
+    timed = bench.measure(models, settings, tell).to_json()
+    answer = {"schema": "runner.prove/1", "verify": verdict, "render": render, "bench": timed}
+    lines = [*verify_lines(verdict, lang), *render_lines(render, lang), *bench_lines(timed, lang)]
+    return 0 if verdict["passed"] and render["finite"] else 1, answer, lines
+
+
+COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
+    "render": (
+        renders,
+        "One picture from a picture, as ComfyUI's nodes compute it.",
+        (about_model, about_placement, about_recipe),
+    ),
+    "synthetic": (makes, "Write the synthetic checkpoint to a file.", (about_synthetic,)),
+    "verify": (
+        verifies,
+        "The ladder of gates: is every stage right on this machine?",
+        (about_depth, about_placement),
+    ),
+    "bench": (benches, "Sampler steps per second.", (about_bench, about_placement)),
+    "prove": (
+        proves,
+        "verify, render and bench in one process, with the weights loaded once.",
+        (about_depth, about_model, about_placement, about_recipe, about_prove),
+    ),
+}

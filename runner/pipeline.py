@@ -1,0 +1,160 @@
+"""img2img, from a Recipe and a picture to a picture, as ComfyUI's nodes do it one by one.
+
+LoadImage, ImageScale, VAEEncode, CLIPTextEncode twice, KSampler, VAEDecode. Every tensor on the
+way is shown to watch(name, tensor) under the names of the trace (design: interfaces).
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import isclose
+
+import torch
+from torch import Tensor
+
+from runner.checkpoint import Checkpoint, Networks, assemble
+from runner.clip import TextEncoder
+from runner.devices import Placement, small_convolutions
+from runner.guidance import Denoiser, guide
+from runner.pixels import crop, scale
+from runner.recipe import Progress, Recipe, Refused
+from runner.samplers import SAMPLERS, Denoise, Noise
+from runner.schedules import SCHEDULES, Table, sigma_table, walk
+from runner.tokenizer import chunks
+from runner.vae import VAE
+
+Watch = Callable[[str, Tensor], None]
+SD_SCALE = 0.18215  # of latents, SD 1.x and 2.x (latent_formats.py)
+
+
+@dataclass(frozen=True)
+class Models:
+    """A checkpoint ready to render: its networks, where they are, and how they are used."""
+
+    name: str
+    text: TextEncoder
+    vae: VAE
+    denoiser: Denoiser
+    placement: Placement
+    latent_scale: float = SD_SCALE
+
+
+def load(
+    checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress
+) -> Models:
+    """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
+    networks: Networks = assemble(checkpoint, placement.places, threads, progress)
+    denoiser = Denoiser.of(networks.unet, sigma_table())
+    return Models(checkpoint.name, networks.text, networks.vae, denoiser, placement)
+
+
+@torch.inference_mode()
+def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tensor:
+    """Run a recipe on a picture (B, H, W, 3); the new picture (B, H', W', 3), float32 on the CPU.
+
+    H' and W' are the recipe's or the picture's, cut to multiples of 8. ComfyUI cuts from the
+    middle (comfy/sd.py). Refused: unknown-sampler, unknown-scheduler, bad-* of the recipe.
+    """
+    positive, negative = read(models, recipe, watch)
+    image = scale(image, recipe.width, recipe.height)
+    watch("image/input", image)
+    latent = models.vae.encode(crop(image)).cpu()
+    watch("latent/input", latent)
+    sigmas = walk(
+        models.denoiser.table, recipe.scheduler, recipe.sampler_name, recipe.steps, recipe.denoise
+    )
+    guided = guide(models.denoiser, positive, negative, recipe.cfg)
+    with small_convolutions(models.placement.device, latent):
+        latent = sample(models, recipe, guided, latent, sigmas, watch)
+    watch("latent/output", latent)
+    out = models.vae.decode(latent).cpu()
+    watch("image/output", out)
+    return out
+
+
+def read(models: Models, recipe: Recipe, watch: Watch) -> tuple[Tensor, Tensor]:
+    """Both prompts as the denoiser will see them, (1, 77 k, D) float32."""
+    tokens = chunks(recipe.positive)
+    watch("tokens/positive", torch.tensor([[token for token, _ in chunk] for chunk in tokens]))
+    positive, _ = models.text(tokens)
+    watch("cond/positive", positive)
+    negative, _ = models.text(chunks(recipe.negative))
+    watch("cond/negative", negative)
+    return positive, negative
+
+
+def sample(
+    models: Models, recipe: Recipe, guided: Denoise, latent: Tensor, sigmas: Tensor, watch: Watch
+) -> Tensor:
+    """ComfyUI's KSampler on an unscaled latent (B, C, h, w); at denoise 0 nothing happens."""
+    noise = first_noise(recipe.seed, latent)
+    watch("noise", noise)
+    watch("sigmas", sigmas)
+    if not len(sigmas):
+        return latent
+    device = models.placement.device
+    x = noised(latent * models.latent_scale, noise, sigmas[0], models.denoiser.table)
+    steps = SAMPLERS[recipe.sampler_name](
+        guided, x.to(device), sigmas.to(device), fresh_noise(recipe.seed, x.to(device))
+    )
+    for step, x in enumerate(steps, 1):  # noqa: B007
+        watch(f"step/{step}", x)
+    return x.float().cpu() / models.latent_scale
+
+
+def first_noise(seed: int, like: Tensor) -> Tensor:
+    """The noise of a seed, drawn on the CPU so that every machine draws the same (sample.py)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+
+def fresh_noise(seed: int, like: Tensor) -> Noise:
+    """What ancestral samplers draw: the same seed again, on the latent's own device.
+
+    So on the CPU their first draw is the noise they started from: ComfyUI's habit, kept.
+    """
+    generator = torch.Generator(device=like.device).manual_seed(seed)
+    return lambda: torch.randn(
+        like.shape, generator=generator, dtype=like.dtype, device=like.device
+    )
+
+
+def noised(latent: Tensor, noise: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """A scaled latent at noise level σ; at the table's largest, variance is kept (EPS)."""
+    largest = float(table.sigmas[-1])
+    if isclose(largest, float(sigma), rel_tol=1e-5) or float(sigma) > largest:
+        return noise * torch.sqrt(1.0 + sigma**2.0) + latent
+    return noise * sigma + latent
+
+
+def named(recipe: Recipe) -> Recipe:
+    """The recipe itself, or Refused where its sampler or schedule is not there."""
+    known("sampler", recipe.sampler_name, SAMPLERS)
+    known("scheduler", recipe.scheduler, SCHEDULES)
+    return recipe.checked()
+
+
+def known(what: str, name: str, names: Iterable[str]) -> None:
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, list(names), 1, 0.4)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    there = ", ".join(names)
+    raise Refused(f"unknown-{what}", f"There is no {what} {name!r}.{hint} There are: {there}.")
+
+
+def not_finite(trace: Iterable[tuple[str, Tensor]]) -> Iterator[str]:
+    """The names of the tensors, in order, that hold a NaN or an infinity."""
+    for name, tensor in trace:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            yield name
+
+
+def recast(models: Models, placement: Placement) -> Models:
+    """The same models in another precision, in place: the ones given are not to be used again."""
+    denoiser = models.denoiser
+    if placement.unet != denoiser.dtype:
+        denoiser = Denoiser.of(denoiser.unet.to(placement.unet), denoiser.table, denoiser.predicts)  # type: ignore[attr-defined]
+    return replace(
+        models, denoiser=denoiser, vae=models.vae.to(placement.vae), placement=placement
+    )

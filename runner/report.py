@@ -1,0 +1,128 @@
+"""Report: verdicts, renders and timings as lines for a person, in English or Chinese.
+
+Pure functions of JSON objects, so that they import nothing heavy; cli prints what they yield.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+WORDS: dict[str, dict[str, str]] = {
+    "en": {
+        "passed": "passed",
+        "failed": "FAILED",
+        "not judged": "not judged",
+        "verified": "Verified: the numbers on this machine are ComfyUI's.",
+        "wrong": "Not verified: {n} of {of} gates failed.",
+        "nothing": "Nothing could be judged.",
+        "rendered": "Rendered {files} in {seconds:.1f} s on {device} in {dtype}.",
+        "black": "The result is not finite: NaN or infinity first in {where}.",
+        "rate": "{rate:.2f} steps a second ({ms:.0f} ms ± {spread:.0f} ms, {n} steps timed).",
+        "doubt": "doubt",
+        "note": "note",
+        "faster": "{times:.2f} times as fast as the other result.",
+        "wrote": "Wrote {files} ({size:.2f} GB).",
+        "weights": "weights",
+        "verify": "gates",
+        "step": "steps",
+        "bench": "timed runs",
+        "file": "tensors written",
+        "refused": "{message}",
+        "interrupted": "Interrupted; nothing half-written was left.",
+        "bug": "This is a fault of the runner. Please report all of the following:",
+    },
+    "zh": {
+        "passed": "通过",
+        "failed": "未通过",
+        "not judged": "未判定",
+        "verified": "已验证：本机的数值与 ComfyUI 一致。",
+        "wrong": "未通过验证：{of} 项检验中有 {n} 项未通过。",
+        "nothing": "没有任何一项可以判定。",
+        "rendered": "已生成 {files}，用时 {seconds:.1f} 秒（{device}，{dtype}）。",
+        "black": "结果含有 NaN 或无穷大，最先出现在 {where}。",
+        "rate": "每秒 {rate:.2f} 步（{ms:.0f} 毫秒 ± {spread:.0f} 毫秒，共计时 {n} 步）。",
+        "doubt": "存疑",
+        "note": "注意",
+        "faster": "速度是另一结果的 {times:.2f} 倍。",
+        "wrote": "已写入 {files}（{size:.2f} GB）。",
+        "weights": "权重",
+        "verify": "检验",
+        "step": "步",
+        "bench": "计时",
+        "file": "已写张量",
+        "refused": "无法继续：{message}",
+        "interrupted": "已中断；没有留下不完整的文件。",
+        "bug": "这是 runner 自身的错误，请将以下内容全部反馈：",
+    },
+}
+GATES_ZH = {
+    "tokens": "分词",
+    "schedules": "噪声时间表",
+    "noise": "初始噪声",
+    "weights": "权重校验",
+    "text": "文本编码",
+    "encode": "图像编码",
+    "decode": "图像解码",
+    "denoiser": "去噪网络",
+    "denoiser in 16 bits": "去噪网络（16 位）",
+    "finite": "有限值",
+    "determinism": "可重复性",
+    "cpu against gpu": "CPU 与 GPU 对照",
+}
+MARKS = {"passed": "+", "failed": "x", "not judged": "?"}
+
+
+def language(asked: str | None) -> str:
+    """The language asked for, else Chinese where the locale is, else English."""
+    if asked:
+        return asked
+    names = (os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    locale = next((name for name in names if name), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
+def say(word: str, lang: str, **values: object) -> str:
+    return WORDS[lang][word].format(**values)
+
+
+def gate_name(name: str, lang: str) -> str:
+    if lang == "zh":
+        name = GATES_ZH.get(name, name)
+        name = name.replace("sampler ", "采样器 ").replace("run ", "完整运行 ")
+    return name
+
+
+def verify_lines(verdict: Mapping[str, Any], lang: str) -> Iterator[str]:
+    """Every gate with its figure and bound, then the verdict."""
+    for gate in verdict["gates"]:
+        figure = "" if gate["figure"] is None else f"{float(gate['figure']):.2g}"
+        bound = "" if gate["bound"] is None else f" <= {gate['bound']:.0e}"
+        head = f"{MARKS[gate['verdict']]} {gate_name(gate['name'], lang)}"
+        told = f"  ({gate['why']})" if gate["why"] else ""
+        yield f"{head}: {say(gate['verdict'], lang)}  {figure}{bound}{told}"
+    failed = sum(gate["verdict"] == "failed" for gate in verdict["gates"])
+    if failed:
+        yield say("wrong", lang, n=failed, of=len(verdict["gates"]))
+    else:
+        yield say("verified" if verdict["passed"] else "nothing", lang)
+
+
+def render_lines(render: Mapping[str, Any], lang: str) -> Iterator[str]:
+    """What was written and how long each stage took."""
+    files, seconds = ", ".join(render["files"]), render["seconds"]
+    where = {"device": render["device"], "dtype": render["dtype"]}
+    yield say("rendered", lang, files=files, seconds=seconds["total"], **where)
+    yield "  " + ", ".join(f"{k} {v:.2f} s" for k, v in seconds.items() if k != "total")
+    if not render["finite"]:
+        yield say("black", lang, where=render["not_finite"][0])
+    yield from (f"  {say('note', lang)}: {note}" for note in render["notes"])
+
+
+def bench_lines(bench: Mapping[str, Any], lang: str) -> Iterator[str]:
+    """Steps a second, spread, and every doubt about the number."""
+    typical, spread = bench["median"] * 1000, bench["spread"] * 1000
+    rate, count = bench["steps_per_second"], len(bench["seconds"])
+    yield say("rate", lang, rate=rate, ms=typical, spread=spread, n=count)
+    if "times_as_fast" in bench:
+        yield say("faster", lang, times=bench["times_as_fast"])
+    yield from (f"  {say('doubt', lang)}: {doubt}" for doubt in bench["doubts"])

@@ -1,0 +1,184 @@
+"""Trace: every tensor on the way through a render, kept, written, and held against another."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from runner.devices import name, settle, threads
+from runner.pipeline import Models, img2img, not_finite
+from runner.pixels import whole_file
+from runner.recipe import Progress, Recipe
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What watch() was shown: name -> tensor on the CPU; float32, tokens int64."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def watch(self, name: str, tensor: Tensor) -> None:
+        kept = tensor.detach().cpu()
+        self.tensors[name] = kept.float() if kept.is_floating_point() else kept
+
+    def sha256(self, name: str) -> str:
+        """The hash of a tensor's bytes (little-endian, row by row)."""
+        return digest(self.tensors[name])
+
+
+def digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def save(trace: Trace, path: Path, recipe: Recipe) -> None:
+    """Write a trace as safetensors, its recipe in the metadata. Refused: cannot-write."""
+    from safetensors.torch import save as pack
+
+    tensors = {name: tensor.contiguous().clone() for name, tensor in trace.tensors.items()}
+    data = pack(tensors, metadata={"recipe": json.dumps(recipe.to_json())})
+    with whole_file(path) as file:
+        file.write(data)
+
+
+STAGES = {  # the last thing seen of a stage -> its name
+    "cond/negative": "text",
+    "latent/input": "encode",
+    "latent/output": "sample",
+    "image/output": "decode",
+}
+
+
+@dataclass(frozen=True)
+class Render:
+    """One finished render: what was asked, where, how long it took, and what came out."""
+
+    recipe: Recipe
+    checkpoint: str
+    device: str
+    dtype: str
+    threads: int
+    seconds: Mapping[str, float]  # by stage; "total" is their sum
+    sha256: Mapping[str, str]  # of the float32 tensors image/input, image/output, latent/output
+    not_finite: tuple[str, ...]  # names of tensors that hold a NaN or an infinity, in order
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def finite(self) -> bool:
+        return not self.not_finite
+
+    def to_json(self) -> dict[str, object]:
+        """The object of schema runner.render/1."""
+        return {
+            "schema": "runner.render/1",
+            "recipe": self.recipe.to_json(),
+            "checkpoint": self.checkpoint,
+            "device": self.device,
+            "dtype": self.dtype,
+            "threads": self.threads,
+            "seconds": dict(self.seconds),
+            "sha256": dict(self.sha256),
+            "finite": self.finite,
+            "not_finite": list(self.not_finite),
+            "notes": list(self.notes),
+            "files": list(self.files),
+        }
+
+
+def render(
+    models: Models, recipe: Recipe, image: Tensor, progress: Progress
+) -> tuple[Render, Trace]:
+    """Render a picture (1, H, W, 3) with everything on the way kept and every stage timed."""
+    trace, seconds = Trace(), dict.fromkeys(STAGES.values(), 0.0)
+    began = [time.perf_counter()]
+
+    def watch(seen: str, tensor: Tensor) -> None:
+        trace.watch(seen, tensor)
+        if seen.startswith("step/"):
+            progress("step", int(seen.removeprefix("step/")), recipe.steps)
+        if seen in STAGES:
+            settle(models.placement.device)
+            seconds[STAGES[seen]] = time.perf_counter() - began[0]
+            began[0] = time.perf_counter()
+
+    img2img(models, recipe, image, watch)
+    hashed = {"input": "image/input", "output": "image/output", "latent": "latent/output"}
+    done = Render(
+        recipe,
+        models.name,
+        str(models.placement.device),
+        name(models.placement.unet),
+        threads(),
+        seconds | {"total": sum(seconds.values())},
+        {key: trace.sha256(kept) for key, kept in hashed.items()},
+        tuple(not_finite(trace.tensors.items())),
+    )
+    return done, trace
+
+
+def gap(ours: Tensor, theirs: Tensor) -> float:
+    """Relative rms, ‖a-b‖ / ‖b‖. A NaN, or another shape, is infinitely far from everything."""
+    if ours.shape != theirs.shape:
+        return inf
+    a, b = ours.detach().cpu().double(), theirs.detach().cpu().double()
+    size = float(torch.linalg.vector_norm(b))
+    apart = float(torch.linalg.vector_norm(a - b))
+    if not isfinite(apart):
+        return inf
+    return apart / size if size else apart
+
+
+WAVES = 8  # numbers kept of every layer, besides its size
+
+
+def layers(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
+    """What every layer with weights gave while `run` ran, in order: name -> (1 + WAVES,) float64.
+
+    First the rms of its output, then the output's overlap with eight fixed waves: enough to
+    measure how far another machine's layer is off, without keeping the layer.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_: nn.Module, __: object, out: Tensor) -> None:
+            seen[name] = landmark(out)
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(look(name))
+        for name, module in network.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def landmark(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().cpu().double().flatten()
+    count = len(flat)
+    rates = torch.arange(1, 1 + WAVES, dtype=torch.float64)[:, None] * 0.7
+    waves = torch.cos(rates * torch.arange(count, dtype=torch.float64))
+    return torch.cat([flat.square().mean().sqrt()[None], waves @ flat / count**0.5])
+
+
+def parted(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> str | None:
+    """The first of our layers whose estimated relative error is above bound, and by how much."""
+    for name, mark in ours.items():
+        if name not in theirs:
+            return f"{name}, which the other does not have"
+        size = float(theirs[name][0])
+        apart = float((mark - theirs[name])[1:].square().mean().sqrt())
+        if not isfinite(apart) or apart > bound * size:
+            return f"{name} (about {apart / size if size else inf:.1e})"
+    return None
