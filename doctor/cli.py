@@ -372,7 +372,9 @@ def stream(words: Sequence[str], folder: Path) -> int:
     journal.open_home(folder / ".comfy-doctor")
     log = folder / ".comfy-doctor" / "launch.log"
     with log.open("wb") as kept:
-        run = subprocess.Popen(list(words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        run = subprocess.Popen(
+            list(words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         assert run.stdout is not None
         try:
             while block := os.read(run.stdout.fileno(), 1 << 16):
@@ -429,7 +431,9 @@ def prove(
         screen.say("memory-short", need=need >> 30, free=facts.host.memory_free >> 30)
         screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
         return 4
-    out = Path(args.out) if args.out else home(facts.target) / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    out = (
+        Path(args.out) if args.out else home(facts.target) / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    )
     out.mkdir(parents=True, exist_ok=True)
     picture = out / "render.png"
     if args.checkpoint:

@@ -12,9 +12,7 @@ from doctor.finding import Diagnosis, Finding, NotJudged
 ESSENTIAL = frozenset({"python", "torch", "packages", "gpu"})
 
 
-def diagnose(
-    facts: Facts, only: Collection[str] = (), ignore: Collection[str] = ()
-) -> Diagnosis:
+def diagnose(facts: Facts, only: Collection[str] = (), ignore: Collection[str] = ()) -> Diagnosis:
     """All findings, worst first. `only` and `ignore` name ids; what is ignored stays visible."""
     found: list[Finding] = []
     unjudged: list[NotJudged] = []

@@ -17,7 +17,7 @@ from doctor.mirrors import ORIGIN, Route, Unreachable, routes
 from doctor.source import Source
 
 Say = Callable[[str], None]
-# After one of these a host is not asked again on the same errand.
+# After one of these, or a second time limit, a host is not asked again on the same errand.
 DEAD = ("dns", "refused", "tls", "proxy", "offline")
 
 
@@ -110,8 +110,10 @@ class Errand:
 
     def failed(self, route: Route, error: Unreachable | Refused) -> None:
         """Remember and tell it; a host that nobody can reach is not asked again."""
-        if isinstance(error, Unreachable) and error.reason in DEAD:
-            self.dead.add(urlsplit(route.url).netloc)
+        host = urlsplit(route.url).netloc
+        again = any(urlsplit(one.route.url).netloc == host for one in self.tried)
+        if error.reason in DEAD or (error.reason == "timeout" and again):
+            self.dead.add(host)
         self.tried.append(Attempt(route, error.reason, error.why))
         self.tell(f"{route}: {error.reason}, {error.why}")
 

@@ -141,10 +141,19 @@ def name_commit(errand: Errand) -> Named:
             return Named(named.commit, named.ref, "plain http, where anybody can answer")
         if named:
             return named
-    if any(one.reason == "no-such-ref" for one in errand.tried):
-        what = f"{redacted(source.url)} has no branch or tag {source.ref!r}"
-        raise NotObtained("no-such-ref", what, "Name one that it has.", errand.tried)
+    refuse_absent(errand)
     return ask_mirrors(errand)
+
+
+def refuse_absent(errand: Errand) -> None:
+    """The origin did answer, and has no such thing: then no mirror is asked."""
+    reasons, url = {one.reason for one in errand.tried}, redacted(errand.source.url)
+    if "no-such-ref" in reasons:
+        why = f"{url} has no branch or tag {errand.source.ref!r}"
+        raise NotObtained("no-such-ref", why, "Name one that it has.", errand.tried)
+    if reasons and reasons <= {"http-404", "http-401"}:
+        why = f"{url} does not exist, or is private"
+        raise NotObtained("no-such-repository", why, "Look at the address.", errand.tried)
 
 
 def ask_git(errand: Errand, route: Route) -> Named | None:

@@ -97,7 +97,9 @@ def last_words(said: str) -> str:
     """The lines of pip's that tell the cause: its errors, without the trimmings."""
     errors = [line for line in said.splitlines() if re.match(r"\s*(ERROR|error)\b", line)]
     lines = errors or [line for line in said.splitlines() if line.strip()][-3:]
-    return " ".join(line.strip().removeprefix("ERROR: ") for line in lines[:4]) or "pip said nothing"
+    return (
+        " ".join(line.strip().removeprefix("ERROR: ") for line in lines[:4]) or "pip said nothing"
+    )
 
 
 def resolve(
@@ -273,20 +275,17 @@ def scope(python: str) -> tuple[Scope, str]:
 
 
 def touched(
-    where: Scope, site: str, wheels: Sequence[Wheel], removes: Sequence[str]
+    where: Scope, site: str, names: Iterable[str], wheels: Iterable[Path]
 ) -> Iterator[str]:
     """Paths below the root that installing and removing can change: what is to be copied."""
-    names = {*(one.name for one in wheels), *(canonicalize_name(name) for name in removes)}
-    home = Path(where.root, site)
-    for path in recorded(home, names):
+    wanted = {canonicalize_name(name) for name in names}
+    brought = (path for one in wheels for path in inside(one))
+    for path in (*recorded(Path(where.root, site), wanted), *brought):
         yield os.path.normpath(os.path.join(site, path))
-    for one in wheels:
-        for path in inside(get(one, lambda _: None)):
-            yield os.path.normpath(os.path.join(site, path))
     for folder in ("bin", "Scripts"):  # entry points are named in no wheel's RECORD
-        for path in Path(where.root, folder).glob("*"):
-            if path.is_file() and path.stat().st_size < 2 << 20:
-                yield os.path.join(folder, path.name)
+        for script in Path(where.root, folder).glob("*"):
+            if script.is_file() and script.stat().st_size < 2 << 20:
+                yield os.path.join(folder, script.name)
 
 
 def inside(path: Path) -> Iterator[str]:

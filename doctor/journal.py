@@ -134,7 +134,7 @@ def treat(journal: Journal, treatment: Treatment, progress: Progress) -> str:
 def do(journal: Journal, receipt: str, number: int, step: Step, progress: Progress) -> None:
     progress(str(step))
     kept = journal.kept(receipt, number)
-    undo = step.inverse(kept)
+    undo = step.inverse(kept, progress)
     journal.write("step", receipt, number=number, step=pack(step), undo=pack(undo))
     step.do(progress)
     if isinstance(step, Packages):

@@ -86,7 +86,9 @@ def judging(check: argparse.ArgumentParser) -> None:
     )
 
 
-def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[argparse.ArgumentParser]) -> None:
+def node(
+    verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[argparse.ArgumentParser]
+) -> None:
     nodes = verbs.add_parser("node", help="Custom nodes.", description="Custom nodes.")
     acts = nodes.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
     help = "Fetch a node pack by any route that can prove its commit, with its requirements."
@@ -102,7 +104,9 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[argparse.
 def run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--image", metavar="F", help="the picture to start from")
     verb.add_argument("--checkpoint", metavar="F", help="default: synthetic weights, no download")
-    verb.add_argument("--out", metavar="DIR", help="default: a new folder in DIR/.comfy-doctor/runs")
+    verb.add_argument(
+        "--out", metavar="DIR", help="default: a new folder in DIR/.comfy-doctor/runs"
+    )
     recipe = verb.add_argument_group("recipe (ComfyUI's names)")
     for name, kind in RECIPE.items():
         recipe.add_argument(f"--{name}", type=kind, metavar="X")

@@ -1,4 +1,4 @@
-"""Is an address there at all, and how much would it send? Two small questions before the large one."""
+"""Two small questions before the large one: is an address there, and how much would it send?"""
 
 import requests
 

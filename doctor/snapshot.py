@@ -105,7 +105,7 @@ def normal(name: str) -> str:
 
 
 def keep(
-    scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[int, int], None]
+    scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str], None]
 ) -> None:
     """Hold the scope, and copy these paths (below its root) into `into`.
 
@@ -115,13 +115,16 @@ def keep(
     before = listing(scope)
     wanted = [path for path in sorted(set(paths)) if path in before and before[path][0] == "f"]
     for count, path in enumerate(wanted):
-        progress(count, len(wanted))
+        if count % 1000 == 0:
+            progress(f"keeping {count} of {len(wanted)} files")
         copy = into / "files" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(Path(scope.root, path), copy)
         if copy.stat().st_size != before[path][2]:
             raise SnapshotDamaged(f"{path} changed while it was being copied")
-    write_whole(into / "listing.json", {"root": scope.root, "folders": scope.folders, "rows": before})
+    write_whole(
+        into / "listing.json", {"root": scope.root, "folders": scope.folders, "rows": before}
+    )
 
 
 def write_whole(path: Path, data: object) -> None:
@@ -148,15 +151,16 @@ def settle(kept: Path) -> Change:
     """After the change: find out what it did, and make sure that it can be taken back."""
     scope, before = held(kept)
     change = difference(before, listing(scope))
-    lost = [path for path in (*change.removed, *change.altered) if not restorable(kept, path, before)]
-    if lost:
-        raise SnapshotDamaged(f"{lost[0]} was changed, and nobody had expected it")
+    refuse_loss(kept, change, before)
     write_whole(kept / "change.json", vars(change))
     return change
 
 
-def restorable(kept: Path, path: str, before: Listing) -> bool:
-    return before[path][0] != "f" or (kept / "files" / path).is_file()
+def refuse_loss(kept: Path, change: Change, before: Listing) -> None:
+    """Whatever was changed must have its copy."""
+    for path in (*change.removed, *change.altered):
+        if before[path][0] == "f" and not (kept / "files" / path).is_file():
+            raise SnapshotDamaged(f"{path} was changed, and there is no copy of it in {kept}")
 
 
 def go_back(kept: Path) -> Change:
@@ -167,9 +171,7 @@ def go_back(kept: Path) -> Change:
         change = Change(*(tuple(said[name]) for name in ("added", "removed", "altered")))
     except FileNotFoundError:
         change = difference(before, listing(scope))
-    lost = [path for path in (*change.removed, *change.altered) if not restorable(kept, path, before)]
-    if lost:
-        raise SnapshotDamaged(f"{lost[0]} was changed, and there is no copy of it in {kept}")
+    refuse_loss(kept, change, before)
     root = Path(scope.root)
     for path in reversed(change.added):
         take_away(root / path)

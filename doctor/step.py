@@ -6,7 +6,6 @@ made here: it is moved.
 """
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -32,7 +31,7 @@ class Write:
     text: str
     mode: int = 0o644
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         path = Path(self.path)
         if not path.exists():
             return Remove(self.path)
@@ -56,7 +55,7 @@ class Remove:
 
     path: str
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         return Write(self.path, Path(self.path).read_text(encoding="utf-8"))
 
     def do(self, progress: Progress) -> None:
@@ -73,7 +72,9 @@ class Move:
     source: str
     target: str
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
+        if os.path.lexists(self.target):
+            raise StepFailed(f"{self.target} is there already; {self.source} stays where it is")
         return Move(self.target, self.source)
 
     def do(self, progress: Progress) -> None:
@@ -83,7 +84,7 @@ class Move:
         if os.path.lexists(target):
             raise StepFailed(f"{target} is there already; {source} stays where it is")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(source, target)
+        os.rename(source, target)  # in one instant: never a copy that a kill could cut in half
 
     def __str__(self) -> str:
         return f"move {self.source} to {self.target}"
@@ -97,7 +98,7 @@ class Place:
     into: str
     url: str = ""  # where it came from, for the eye
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         taken = [path for path in self.moves() if os.path.lexists(Path(self.into, path))]
         if taken:
             raise StepFailed(f"{Path(self.into, taken[0])} is there already")
@@ -131,7 +132,7 @@ class TakeOut:
     paths: tuple[str, ...]
     to: str
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         return Place(self.to, self.folder)
 
     def do(self, progress: Progress) -> None:
@@ -149,7 +150,7 @@ class MakeVenv:
     path: str
     python: str = field(default_factory=lambda: sys.executable)
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         if os.path.lexists(self.path):
             raise StepFailed(f"{self.path} is there already")
         return Move(self.path, str(kept / "taken-out" / Path(self.path).name))
@@ -183,10 +184,14 @@ class Packages:
     anew: bool = False  # also what is there already: its files are damaged
     wheels: tuple[Wheel, ...] | None = None
 
-    def inverse(self, kept: Path) -> "Step":
-        scope, site = installer.scope(self.python)
-        touched = installer.touched(scope, site, self.wheels or (), self.removes)
-        snapshot.keep(scope, touched, kept, lambda done, of: None)
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
+        try:
+            scope, site = installer.scope(self.python)
+            files = [installer.get(one, progress) for one in self.wheels or ()]
+        except installer.CannotInstall as error:
+            raise StepFailed(str(error)) from error
+        names = (*(one.name for one in self.wheels or ()), *self.removes)
+        snapshot.keep(scope, installer.touched(scope, site, names, files), kept, progress)
         return Restore(str(kept))
 
     def do(self, progress: Progress) -> None:
@@ -209,7 +214,7 @@ class Restore:
 
     kept: str
 
-    def inverse(self, kept: Path) -> "Step":
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
         raise StepFailed("going back is not itself undone: run the fix again instead")
 
     def do(self, progress: Progress) -> None:
@@ -220,4 +225,3 @@ class Restore:
 
 
 Step = Write | Remove | Move | Place | TakeOut | MakeVenv | Packages | Restore
-

@@ -37,9 +37,7 @@ class Outcome:
     failed: Mapping[str, str] | None = None  # fix -> why it failed, and was taken back
 
 
-def settle(
-    plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: Progress
-) -> Plan:
+def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: Progress) -> Plan:
     """The same plan with every wheel and source known. Writes only into the doctor's own folder.
 
     A treatment that cannot be made exact, for want of a network say, is refused here: nothing
@@ -56,9 +54,7 @@ def settle(
     return Plan(tuple(treatments), refused)
 
 
-def settled(
-    step: Step, facts: Facts, journal: Journal, settings: Settings, say: Progress
-) -> Step:
+def settled(step: Step, facts: Facts, journal: Journal, settings: Settings, say: Progress) -> Step:
     if isinstance(step, Packages) and step.wheels is None:
         found = installer.resolve(
             step.python,

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
+from doctor.checks.causes import brought, numpy_row
 from doctor.checks.comfyui import mismatched, missing
+from doctor.checks.packages import out_of_step
 from doctor.choice import least
-from doctor.facts import Facts
+from doctor.facts import Facts, numbers
 from doctor.fix import CannotFix, fix
 from doctor.step import Packages, Step
 
@@ -54,7 +56,27 @@ def asked_of(facts: Facts, name: str) -> SpecifierSet:
 def install_numpy(facts: Facts) -> Iterator[Step]:
     """Install the newest numpy that everything installed accepts."""
     wanted = asked_of(facts, "numpy") & SpecifierSet(f">={least(facts, 'numpy')}")
-    yield Packages(interpreter(facts), wants=(f"numpy{wanted}",), holds=holds(facts))
+    damaged = "numpy" in facts.packages and bool(facts.packages["numpy"].missing)
+    yield Packages(interpreter(facts), wants=(f"numpy{wanted}",), holds=holds(facts), anew=damaged)
+
+
+@fix("align-numpy")
+def align_numpy(facts: Facts) -> Iterator[Step]:
+    """Newer builds of the modules that were made for the other numpy; numpy itself moves only
+    where no such build is known."""
+    wants: dict[str, str] = {}
+    for module, built in out_of_step(facts).items():
+        row, names = numpy_row(facts, module), brought(facts, module) or {module: None}
+        if built == "2":
+            wants["numpy"] = "numpy>=2"
+        elif row is not None and row.first_good:
+            wants |= {name: f"{name}>={row.first_good}" for name in names}
+        elif numbers(facts.python.version) >= (3, 13):
+            raise CannotFix(f"{module} knows only numpy 1, which Python 3.13 does not have")
+        else:
+            wants["numpy"] = f"numpy<2,>={least(facts, 'numpy')}"
+    kept = () if "numpy" in wants else (f"numpy=={facts.packages['numpy'].version}",)
+    yield Packages(interpreter(facts), wants=tuple(wants.values()), holds=(*holds(facts), *kept))
 
 
 @fix("one-opencv")

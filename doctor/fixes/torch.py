@@ -7,7 +7,7 @@ from pathlib import Path
 from doctor.choice import Family, NoChoice, choose
 from doctor.facts import Facts
 from doctor.fix import CannotFix, fix
-from doctor.step import MakeVenv, Packages, Step
+from doctor.step import MakeVenv, Move, Packages, Step
 
 
 @fix("make-venv")
@@ -16,6 +16,9 @@ def make_venv(facts: Facts) -> Iterator[Step]:
     if facts.target.comfyui is None:
         raise CannotFix("no folder is named that the environment could belong to: --comfyui DIR")
     place = Path(facts.target.comfyui, ".venv")
+    if facts.target.python is not None and Path(facts.target.python).is_relative_to(place):
+        aside = Path(facts.target.comfyui, ".comfy-doctor", "set-aside", place.name)
+        yield Move(str(place), str(aside))
     yield MakeVenv(str(place), facts.maker.executable)
     yield family_into(replace(facts, python=facts.maker), str(python_in(place, facts.host.os)))
 

@@ -1,0 +1,117 @@
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from doctor import snapshot
+from doctor.snapshot import Scope, SnapshotDamaged
+
+
+def tree(root):
+    """Everything below, byte for byte: what undo owes."""
+    found = {}
+    for path in sorted(Path(root).rglob("*")):
+        name = str(path.relative_to(root))
+        if snapshot.CACHE in path.parts:
+            continue
+        if path.is_symlink():
+            found[name] = ("link", os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("folder", path.stat().st_mode)
+        else:
+            found[name] = ("file", path.stat().st_mode, path.read_bytes())
+    return found
+
+
+@pytest.fixture
+def env(tmp_path):
+    root = tmp_path / "env"
+    for name in ("site/alpha/a.py", "site/alpha/sub/b.py", "site/beta/c.so", "bin/tool", "x.cfg"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"this is {name}")
+    (root / "bin/tool").chmod(0o755)
+    (root / "site/alias").symlink_to("alpha/a.py")
+    return root
+
+
+def held(env, tmp_path, *paths):
+    kept = tmp_path / "kept"
+    snapshot.keep(Scope(str(env), ("",)), paths, kept, lambda what: None)
+    return kept
+
+
+def ruin(env):
+    """What replacing a distribution does to a tree: gone, new, other, elsewhere, another mode."""
+    (env / "site/alpha/a.py").unlink()
+    (env / "site/alpha/sub/b.py").write_text("another b")
+    (env / "site/alpha/new").mkdir()
+    (env / "site/alpha/new/d.py").write_text("new")
+    (env / "site/alpha/new/__pycache__").mkdir()
+    (env / "site/alpha/new/__pycache__/d.pyc").write_text("cache")
+    (env / "site/alias").unlink()
+    (env / "bin/tool").chmod(0o700)
+
+
+def test_going_back_restores_every_byte_mode_and_link(env, tmp_path):
+    before = tree(env)
+    kept = held(env, tmp_path, "site/alpha/a.py", "site/alpha/sub/b.py", "bin/tool")
+    ruin(env)
+    snapshot.settle(kept)
+    assert tree(env) != before
+    snapshot.go_back(kept)
+    assert tree(env) == before
+    snapshot.go_back(kept)  # a second time, as after a kill in the middle
+    assert tree(env) == before
+
+
+def test_going_back_from_a_change_cut_short_needs_no_record_of_it(env, tmp_path):
+    before = tree(env)
+    kept = held(env, tmp_path, "site/alpha/a.py", "site/alpha/sub/b.py", "bin/tool")
+    ruin(env)
+    snapshot.go_back(kept)
+    assert tree(env) == before
+
+
+def test_what_somebody_did_afterwards_elsewhere_is_left_alone(env, tmp_path):
+    kept = held(env, tmp_path, "site/alpha/a.py")
+    (env / "site/alpha/a.py").write_text("treated")
+    snapshot.settle(kept)
+    (env / "site/beta/c.so").write_text("the user's own edit")
+    (env / "site/gamma.py").write_text("the user's own file")
+    snapshot.go_back(kept)
+    assert (env / "site/alpha/a.py").read_text() == "this is site/alpha/a.py"
+    assert (env / "site/beta/c.so").read_text() == "the user's own edit"
+    assert (env / "site/gamma.py").exists()
+
+
+def test_a_change_of_something_that_was_not_copied_is_noticed(env, tmp_path):
+    kept = held(env, tmp_path, "site/alpha/a.py")
+    (env / "site/beta/c.so").write_text("nobody expected this")
+    with pytest.raises(SnapshotDamaged, match=r"c\.so"):
+        snapshot.settle(kept)
+    with pytest.raises(SnapshotDamaged, match=r"c\.so"):
+        snapshot.go_back(kept)
+
+
+def test_a_snapshot_that_was_not_finished_is_not_trusted(env, tmp_path):
+    kept = held(env, tmp_path, "site/alpha/a.py")
+    (kept / "listing.json").unlink()
+    with pytest.raises(SnapshotDamaged):
+        snapshot.go_back(kept)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_change_of_copied_files_is_taken_back(env, tmp_path, seed):
+    dice = random.Random(seed)
+    before = tree(env)
+    files = [path for path in before if before[path][0] == "file"]
+    kept = held(env, tmp_path, *files)
+    for path in dice.sample(files, 3):
+        dice.choice([lambda p: p.unlink(), lambda p: p.write_text("x"), lambda p: p.chmod(0o600)])(
+            env / path
+        )
+    (env / f"site/added{seed}").write_text("new")
+    snapshot.go_back(kept)
+    assert tree(env) == before
