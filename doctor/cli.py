@@ -8,23 +8,23 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doctor import fetch, handoff, installer, journal, locate, options, report, treat
+from doctor import fetch, handoff, journal, locate, options, report, treat
 from doctor.check import CHECKS
 from doctor.diagnose import diagnose, verdict
 from doctor.examine import examine
-from doctor.facts import Facts, Target, Unknown, build, plain
-from doctor.finding import Diagnosis
+from doctor.facts import Facts, Target, build, plain
+from doctor.finding import Diagnosis, Finding
 from doctor.journal import Busy, Journal, Undoable, locked
 from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.plan import Plan, prescribe
 from doctor.screen import Screen
-from doctor.words import language, pages
+from doctor.words import language, pages, say
 
 Args = argparse.Namespace
 BIG = 500 << 20  # bytes of download that are named before anything else
@@ -178,70 +178,61 @@ def cure(
     """Plan, ask, treat, look again; until nothing is left or nothing changes."""
     recover(screen, book)
     wanted = set(getattr(args, "ids", ()))
-    told: list[dict[str, Any]] = []
-    receipts: list[str] = []
-    cured: list[str] = []
-    failed: dict[str, str] = {}
+    done, refused, failed = treat.Outcome(), dict[str, str](), dict[str, str]()
+    shown: list[dict[str, Any]] = []
     for _ in range(ROUNDS):
         chosen = [f for f in diagnosis.findings if not wanted or f.id in wanted]
-        plan = planned(args, screen, book, chosen, facts, failed)
-        told += report.plan_json(plan)
+        plan = planned(args, screen, book, chosen, facts, {*refused, *failed})
+        shown += report.plan_json(plan)
+        refused |= plan.refused
         if not plan.treatments or not agreed(args, screen, plan):
-            failed = {**plan.refused, **failed}
             break
         outcome = treat.carry_out(
             plan, book, diagnosis, lambda: look(args, screen), screen.progress
         )
-        receipts += outcome.receipts
-        cured += outcome.cured
-        failed |= outcome.failed or {}
-        for name, why in (outcome.failed or {}).items():
-            screen.lines(["! " + why_back(screen, name, why)])
+        tell_failures(screen, outcome)
+        done, failed = done + outcome, failed | outcome.failed
         facts, diagnosis = look(args, screen)
-    if cured:
-        screen.say("cured", ids=", ".join(cured))
-    left = [f.id for f in diagnosis.errors if not wanted or f.id in wanted]
+    if done.cured:
+        screen.say("cured", ids=", ".join(done.cured))
     return {
-        "plan": told,
-        "receipts": receipts,
-        "cured": cured,
-        "left": left,
-        "rolled_back": [name for name in failed if name not in told_refused(told)],
-        "refused": failed,
+        "plan": shown,
+        "receipts": list(done.receipts),
+        "cured": list(done.cured),
+        "left": [f.id for f in diagnosis.errors if not wanted or f.id in wanted],
+        "rolled_back": failed,
+        "refused": refused,
     }
 
 
-def told_refused(told: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {entry["fix"] for entry in told if "refused" in entry}
-
-
-def why_back(screen: Screen, fix: str, why: str) -> str:
-    from doctor.words import say
-
-    return say("rolled-back", screen.lang, fix=fix, why=why)
+def tell_failures(screen: Screen, outcome: treat.Outcome) -> None:
+    for name, why in outcome.failed.items():
+        screen.lines(["! " + say("rolled-back", screen.lang, fix=name, why=why)])
 
 
 def planned(
     args: Args,
     screen: Screen,
     book: Journal,
-    chosen: Sequence[Any],
+    chosen: Sequence[Finding],
     facts: Facts,
-    failed: Mapping[str, str],
+    tried: Collection[str],
 ) -> Plan:
-    """The plan for these findings, made exact and shown; what failed before is not tried again."""
-    plan = prescribe(chosen, facts)
-    fresh = tuple(t for t in plan.treatments if t.fix not in failed)
-    settings = treat.Settings(args.offline, getattr(args, "allow_unproven", False))
-    screen.progress("resolve")
-    plan = treat.settle(
-        replace(plan, treatments=fresh), facts, book, settings, lambda line: screen.lines([line])
-    )
-    screen.lines(report.plan_lines(plan, screen.lang))
+    """The plan for these findings, made exact and shown; what was tried before is left alone."""
+    plan = prescribe([f for f in chosen if f.fix not in tried], facts)
+    screen.progress(say("resolving", screen.lang))
+    plan = treat.settle(plan, facts, book, settings(args), lambda line: screen.lines([line]))
+    if plan.treatments or plan.refused or not tried:
+        screen.lines(["", say("plan", screen.lang)])
+        screen.lines(report.plan_lines(plan, screen.lang))
     size = treat.sizes(plan)
     if size >= BIG:
         screen.say("download", size=size >> 20)
     return plan
+
+
+def settings(args: Args) -> treat.Settings:
+    return treat.Settings(args.offline, getattr(args, "allow_unproven", False))
 
 
 def agreed(args: Args, screen: Screen, plan: Plan) -> bool:
@@ -297,14 +288,13 @@ def node(args: Args, screen: Screen) -> int:
     taken = Path(facts.comfyui.path, "custom_nodes", source.name)
     if taken.exists():
         raise BadUsage(f"{taken} is there already; nothing was changed")
-    settings = treat.Settings(args.offline, args.allow_unproven)
     with locked(home(facts.target)) as book:
         recover(screen, book)
         arrived = treat.obtain(
-            args.source, book, facts.world, settings, lambda line: screen.lines([line])
+            args.source, book, facts.world, settings(args), lambda line: screen.lines([line])
         )
         plan = Plan((treat.node_treatment(facts, arrived, source.name, book),))
-        plan = treat.settle(plan, facts, book, settings, lambda line: screen.lines([line]))
+        plan = treat.settle(plan, facts, book, settings(args), lambda line: screen.lines([line]))
         screen.lines(report.plan_lines(plan, screen.lang))
         outcome = treat.Outcome()
         if plan.treatments and agreed(args, screen, plan):
@@ -317,10 +307,7 @@ def node(args: Args, screen: Screen) -> int:
 def node_result(
     screen: Screen, plan: Plan, outcome: treat.Outcome, arrived: fetch.Arrived, taken: Path
 ) -> int:
-    from doctor.words import say
-
-    for name, why in (outcome.failed or {}).items():
-        screen.lines(["! " + why_back(screen, name, why)])
+    tell_failures(screen, outcome)
     if outcome.receipts:
         proof = "" if arrived.proven else say("unproven", screen.lang, why=arrived.why)
         screen.say(
@@ -341,7 +328,7 @@ def node_result(
             "proven": arrived.proven,
             "plan": report.plan_json(plan),
             "receipts": list(outcome.receipts),
-            "failed": dict(outcome.failed or {}) | dict(plan.refused),
+            "failed": dict(outcome.failed) | dict(plan.refused),
         }
     )
     return 0 if outcome.receipts else 1
@@ -413,14 +400,8 @@ def run(args: Args, screen: Screen) -> int:
         return 1
     if diagnosis.errors:
         why = fixed["refused"].get("get-comfyui", "")
-        screen.lines(["! " + said(screen, "source-warning", why=why)])
+        screen.lines(["! " + say("source-warning", screen.lang, why=why)])
     return prove(args, screen, facts, diagnosis, fixed)
-
-
-def said(screen: Screen, key: str, **values: object) -> str:
-    from doctor.words import say
-
-    return say(key, screen.lang, **values)
 
 
 def prove(
@@ -474,7 +455,7 @@ def proved(screen: Screen, result: Mapping[str, Any], files: Sequence[Path]) -> 
     screen.lines(report.verdict_lines(result, screen.lang))
     good = result["verify"]["passed"] and result["render"]["finite"]
     screen.rows(report.proof_rows(result, files, screen.lang))
-    screen.lines([("✓ " if good else "✗ ") + said(screen, "all-well" if good else "not-well")])
+    screen.lines([("✓ " if good else "✗ ") + say("all-well" if good else "not-well", screen.lang)])
 
 
 def run_json(

@@ -122,7 +122,7 @@ def remove(path: Path) -> None:
     """Remove a file or folder of ours; git makes its objects read-only, which Windows minds."""
     if path.is_dir() and not path.is_symlink():
         for below in path.rglob("*"):
-            if not below.is_symlink() and not below.stat().st_mode & stat.S_IWUSR:
+            if not below.is_symlink() and below.is_file():
                 below.chmod(stat.S_IWUSR | stat.S_IRUSR)
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -274,9 +274,7 @@ def scope(python: str) -> tuple[Scope, str]:
     return Scope(prefix, tuple(folders)), os.path.relpath(pure, prefix)
 
 
-def touched(
-    where: Scope, site: str, names: Iterable[str], wheels: Iterable[Path]
-) -> Iterator[str]:
+def touched(where: Scope, site: str, names: Iterable[str], wheels: Iterable[Path]) -> Iterator[str]:
     """Paths below the root that installing and removing can change: what is to be copied."""
     wanted = {canonicalize_name(name) for name in names}
     brought = (path for one in wheels for path in inside(one))

@@ -1,4 +1,4 @@
-"""Plan: the treatments that would cure some findings, in order of cause, before anything is touched."""
+"""Plan: the treatments that would cure some findings, in order of cause; nothing is touched."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -96,7 +96,7 @@ def version_file(folder, name):
         text = read(os.path.join(folder, name, "version.py"))
     except OSError:
         return {}
-    return {key: value for key, value in reversed(LOCAL.findall(text))}
+    return dict(reversed(LOCAL.findall(text)))
 
 
 def local_version(folder, name):
@@ -257,7 +257,7 @@ def ask(question):
     """One fact that fails must not cost us the others."""
     try:
         return question()
-    except BaseException as error:  # noqa: BLE001  (even SystemExit is an answer)
+    except BaseException as error:
         return {"unknown": "%s: %s" % (type(error).__name__, error)}
 
 

@@ -104,9 +104,7 @@ def normal(name: str) -> str:
     return "-".join(filter(None, name.replace("_", "-").replace(".", "-").split("-"))).lower()
 
 
-def keep(
-    scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str], None]
-) -> None:
+def keep(scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str], None]) -> None:
     """Hold the scope, and copy these paths (below its root) into `into`.
 
     The listing is written last, under its final name in one rename: a folder without it is no

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from doctor import fetch, installer, journal
@@ -34,7 +34,14 @@ class Outcome:
 
     receipts: tuple[str, ...] = ()
     cured: tuple[str, ...] = ()
-    failed: Mapping[str, str] | None = None  # fix -> why it failed, and was taken back
+    failed: Mapping[str, str] = field(default_factory=dict)  # fix -> why it was taken back
+
+    def __add__(self, later: "Outcome") -> "Outcome":
+        return Outcome(
+            (*self.receipts, *later.receipts),
+            (*self.cured, *later.cured),
+            {**self.failed, **later.failed},
+        )
 
 
 def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: Progress) -> Plan:

@@ -9,6 +9,8 @@ from doctor.facts import Facts
 from doctor.fix import CannotFix, fix
 from doctor.step import MakeVenv, Move, Packages, Step
 
+TO_RENDER = ("safetensors", "pillow")  # beside torch and numpy: what a render cannot do without
+
 
 @fix("make-venv")
 def make_venv(facts: Facts) -> Iterator[Step]:
@@ -20,7 +22,8 @@ def make_venv(facts: Facts) -> Iterator[Step]:
         aside = Path(facts.target.comfyui, ".comfy-doctor", "set-aside", place.name)
         yield Move(str(place), str(aside))
     yield MakeVenv(str(place), facts.maker.executable)
-    yield family_into(replace(facts, python=facts.maker), str(python_in(place, facts.host.os)))
+    python = str(python_in(place, facts.host.os))
+    yield family_into(replace(facts, python=facts.maker), python, *TO_RENDER)
 
 
 @fix("install-torch")
@@ -35,7 +38,7 @@ def python_in(venv: Path, os: str) -> Path:
     return venv / ("Scripts/python.exe" if os == "windows" else "bin/python")
 
 
-def family_into(facts: Facts, python: str, anew: bool = False) -> Packages:
+def family_into(facts: Facts, python: str, *more: str, anew: bool = False) -> Packages:
     """torch, and as far as they can be had of the same build, torchvision and torchaudio."""
     try:
         family = choose(facts)
@@ -44,7 +47,7 @@ def family_into(facts: Facts, python: str, anew: bool = False) -> Packages:
     torch, *companions = family.pins
     return Packages(
         python,
-        wants=(torch, "numpy"),
+        wants=(torch, "numpy", *more),
         wishes=tuple(companions),
         indexes=indexes(facts, family),
         build=family.build,
