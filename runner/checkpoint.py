@@ -9,6 +9,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,6 +44,7 @@ DTYPES = {
 }
 BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8}
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+MILLION = 1_000_000  # weights: the unit of progress
 PIECE = 1 << 16  # numbers read and converted at a time: they stay in the processor's cache
 
 
@@ -298,7 +300,7 @@ def read_tensor(path: Path, entry: Entry, out: Tensor) -> None:
         file.seek(entry.start)
         for at in range(0, flat.numel(), PIECE):
             part = piece[: min(PIECE, flat.numel() - at)]
-            view = memoryview(part.view(torch.uint8).numpy())
+            view = memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
             while view:
                 got = file.readinto(view)
                 if not got:
@@ -334,11 +336,13 @@ def assemble(
 
     largest_first = sorted(weights, key=lambda key: -weights[key].numel())
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(load, *key) for key in largest_first]
+        jobs = {pool.submit(load, *key): weights[key].numel() for key in largest_first}
+        done, of = 0, sum(jobs.values()) // MILLION
         try:
-            for done, job in enumerate(as_completed(jobs), 1):
+            for job in as_completed(jobs):
                 job.result()
-                progress("weights", done, len(jobs))
+                done += jobs[job]
+                progress("weights", done // MILLION, of)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -368,7 +372,9 @@ def reserve(specs: list[tuple[Shape, torch.device, torch.dtype]]) -> Iterator[Te
             yield arena[at : at + size].view(dtype).view(shape)
             at += -(-size // 64) * 64
     except (MemoryError, RuntimeError, OSError) as error:
-        raise Refused("not-enough-memory", f"There is no memory for the weights: {error}.") from error
+        raise Refused(
+            "not-enough-memory", f"There is no memory for the weights: {error}."
+        ) from error
 
 
 def pages(size: int) -> Tensor:
@@ -376,10 +382,8 @@ def pages(size: int) -> Tensor:
     if not hasattr(mmap, "MADV_HUGEPAGE") or not size:
         return torch.empty(size, dtype=torch.uint8)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with suppress(OSError):  # a kernel without large pages: slower, and just as right
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:
-        pass  # a kernel without large pages: slower, and just as right
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 

@@ -6,6 +6,9 @@ stored in 16 bits; the arithmetic is float32 all the same, as in ComfyUI.
 Shapes: B rows of text, L = 77 tokens, D width.
 """
 
+# mypy: disable-error-code="no-any-return,no-untyped-call"
+# (torch says of no module what it returns)
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -18,7 +18,10 @@ from runner.recipe import Refused
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SMALL_LATENT = 32 * 32  # pixels of a latent
-BROKEN_FP16 = ("1660 1650 1630 T500 T550 T600 MX550 MX450 T2000 T1000 T1200".split()) + ["CMP 30HX"]
+BROKEN_FP16 = (
+    *"1660 1650 1630 T500 T550 T600 MX550 MX450 T2000 T1000 T1200".split(),
+    "CMP 30HX",
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def small_convolutions(device: torch.device, latent: Tensor) -> Iterator[None]:
     """
     mkldnn = torch.backends.mkldnn
     small = device.type == "cpu" and latent.shape[-1] * latent.shape[-2] <= SMALL_LATENT
-    if not (small and mkldnn.is_available()):
+    if not (small and mkldnn.is_available()):  # type: ignore[no-untyped-call]
         yield
         return
     with warnings.catch_warnings():

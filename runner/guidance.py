@@ -28,7 +28,7 @@ class Denoiser:
 
     @classmethod
     def of(cls, unet: UNet, table: Table, predicts: str = "eps") -> "Denoiser":
-        return cls(unet, table, unet.out[2].weight.dtype, predicts)
+        return cls(unet, table, next(unet.parameters()).dtype, predicts)
 
     def guess(self, x: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
         """x₀ (B, C, h, w) from x at noise σ (one number) and texts (B, L, D) (model_base.py)."""

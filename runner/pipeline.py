@@ -39,9 +39,7 @@ class Models:
     latent_scale: float = SD_SCALE
 
 
-def load(
-    checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress
-) -> Models:
+def load(checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress) -> Models:
     """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
     networks: Networks = assemble(checkpoint, placement.places, threads, progress)
     denoiser = Denoiser.of(networks.unet, sigma_table())
@@ -97,7 +95,7 @@ def sample(
     steps = SAMPLERS[recipe.sampler_name](
         guided, x.to(device), sigmas.to(device), fresh_noise(recipe.seed, x.to(device))
     )
-    for step, x in enumerate(steps, 1):  # noqa: B007
+    for step, x in enumerate(steps, 1):
         watch(f"step/{step}", x)
     return x.float().cpu() / models.latent_scale
 
@@ -155,6 +153,4 @@ def recast(models: Models, placement: Placement) -> Models:
     denoiser = models.denoiser
     if placement.unet != denoiser.dtype:
         denoiser = Denoiser.of(denoiser.unet.to(placement.unet), denoiser.table, denoiser.predicts)  # type: ignore[attr-defined]
-    return replace(
-        models, denoiser=denoiser, vae=models.vae.to(placement.vae), placement=placement
-    )
+    return replace(models, denoiser=denoiser, vae=models.vae.to(placement.vae), placement=placement)

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from runner.recipe import Refused
@@ -116,7 +117,7 @@ def byte_pairs(word: str) -> tuple[int, ...]:
     parts = [alphabet()[byte] for byte in word.encode("utf-8", "replace")]
     parts[-1] += END_OF_WORD
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(pairwise(parts))
         best = min(pairs, key=lambda pair: known.ranks.get(pair, MERGES))
         if best not in known.ranks:
             break

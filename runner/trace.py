@@ -145,15 +145,15 @@ def layers(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
     """
     seen: dict[str, Tensor] = {}
 
-    def look(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+    def look(layer: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_: nn.Module, __: object, out: Tensor) -> None:
-            seen[name] = landmark(out)
+            seen[layer] = landmark(out)
 
         return hook
 
     hooks = [
-        module.register_forward_hook(look(name))
-        for name, module in network.named_modules()
+        module.register_forward_hook(look(layer))
+        for layer, module in network.named_modules()
         if next(module.parameters(recurse=False), None) is not None
     ]
     try:
@@ -174,11 +174,11 @@ def landmark(tensor: Tensor) -> Tensor:
 
 def parted(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> str | None:
     """The first of our layers whose estimated relative error is above bound, and by how much."""
-    for name, mark in ours.items():
-        if name not in theirs:
-            return f"{name}, which the other does not have"
-        size = float(theirs[name][0])
-        apart = float((mark - theirs[name])[1:].square().mean().sqrt())
+    for layer, mark in ours.items():
+        if layer not in theirs:
+            return f"{layer}, which the other does not have"
+        size = float(theirs[layer][0])
+        apart = float((mark - theirs[layer])[1:].square().mean().sqrt())
         if not isfinite(apart) or apart > bound * size:
-            return f"{name} (about {apart / size if size else inf:.1e})"
+            return f"{layer} (about {apart / size if size else inf:.1e})"
     return None

@@ -1,8 +1,13 @@
 """The denoiser of SD 1.x: a UNet whose pixels look at words (Rombach et al. 2022).
 
 Attributes carry the checkpoint's own names below `model.diffusion_model.`, so loading needs no
-mapping. Shapes: B batch, C channels, H and W latent size, N = H·W pixels, L text tokens, D text width.
+mapping.
+
+Shapes: B batch, C channels, H and W latent size, N = H·W pixels, L text tokens, D text width.
 """
+
+# mypy: disable-error-code="no-any-return,no-untyped-call"
+# (torch says of no module what it returns)
 
 import math
 from collections.abc import Mapping, Sequence
@@ -223,7 +228,9 @@ def downward(shape: UNetShape) -> tuple[list[Stage], list[int]]:
 def upward(shape: UNetShape, skips: Sequence[int]) -> list[Stage]:
     """The way up: each stage is given the one below and what its counterpart handed over."""
     up, left, c = [], list(skips), skips[-1]
-    for level, (times, attends) in reversed(list(enumerate(zip(shape.widths, shape.attends, strict=True)))):
+    for level, (times, attends) in reversed(
+        list(enumerate(zip(shape.widths, shape.attends, strict=True)))
+    ):
         for block in range(shape.blocks + 1):
             width = shape.channels * times
             grow = [Upsample(width)] if level > 0 and block == shape.blocks else []

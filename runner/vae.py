@@ -4,6 +4,9 @@ Attributes carry the checkpoint's own names below `first_stage_model.` (Esser et
 Rombach et al. 2022). Shapes: B, C channels, H and W; a latent has Z = 4 channels.
 """
 
+# mypy: disable-error-code="no-any-return,no-untyped-call"
+# (torch says of no module what it returns)
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,9 +91,9 @@ def golden() -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def story() -> dict[str, dict[str, object]]:
+def story() -> dict[str, Any]:
     """Prompts, tokens, settings of the runs, model calls and the names of layers."""
-    told: dict[str, dict[str, object]] = json.loads((DATA / "golden.json").read_text("utf-8"))
+    told: dict[str, Any] = json.loads((DATA / "golden.json").read_text("utf-8"))
     return told
 
 
@@ -134,7 +135,7 @@ def first_rungs() -> Iterator[tuple[str, Ask]]:
     yield "schedules", schedules
     yield "noise", noise
     for sampler_name in SAMPLERS:
-        yield f"sampler {sampler_name}", lambda called=sampler_name: sampler(called)
+        yield f"sampler {sampler_name}", partial(sampler, sampler_name)
 
 
 def tokens() -> Gate:
@@ -254,7 +255,7 @@ def parts(models: Models) -> Iterator[tuple[str, torch.nn.Module]]:
 
 
 def checksum(weight: Tensor) -> int:
-    return zlib.crc32(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return zlib.crc32(weight.detach().cpu().contiguous().view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def text(models: Models) -> Gate:
@@ -314,7 +315,7 @@ def explained(
     if figure <= limit:
         return held(figure, limit, "")
     names = story()["layers"][part]
-    theirs = dict(zip(names, golden()[f"layers/{part}"].double(), strict=True))  # type: ignore[call-overload]
+    theirs = dict(zip(names, golden()[f"layers/{part}"].double(), strict=True))
     first = parted(layers(network, run), theirs, limit)
     part_at = f"the numbers part at {first}" if first else "no single layer parts"
     return held(figure, limit, "; ".join(filter(None, [where, part_at])))
@@ -352,16 +353,15 @@ def short_run(models: Models) -> Trace:
 
 
 def third_rungs(models: Models) -> Iterator[tuple[str, Ask]]:
-    runs: list[dict[str, object]] = story()["runs"]  # type: ignore[assignment]
-    for place, told in enumerate(runs):
+    for place, told in enumerate(story()["runs"]):
         called = f"run {place}: {told['sampler']} {told['scheduler']}"
-        yield called, lambda place=place: whole_run(models, place)
+        yield called, partial(whole_run, models, place)
     yield "cpu against gpu", lambda: two_devices(models)
 
 
 def whole_run(models: Models, place: int) -> Gate:
     """A whole golden render; its latent. The first of the stages before that parts is named."""
-    told = dict(story()["runs"][place])  # type: ignore[index]
+    told = dict(story()["runs"][place])
     prompts = story()["prompts"]
     recipe = Recipe(
         str(prompts["plain"]),
@@ -392,5 +392,3 @@ def two_devices(models: Models) -> Gate:
     here = replace(models, placement=replace(models.placement, device=torch.device("cpu")))
     ours = probe(models, models.denoiser, 3.0)
     return held(gap(ours, probe(here, replace(models.denoiser, unet=copy), 3.0)), DENOISER)
-
-
