@@ -260,7 +260,8 @@ def rows(file: dict[str, Any], table: str, kind: type[Row]) -> Iterator[Row]:
     for written in file[table]:
         row: dict[str, Any] = {**defaults, **written}
         row["source"] = [file["sources"][name] for name in row["source"].split()]
-        yield kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+        cells: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        yield kind(**cells)
 
 
 @cache

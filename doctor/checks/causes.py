@@ -18,6 +18,11 @@ WINDOWS_LIBRARY = re.compile(r"WinError (126|127|1114|193)\b|DLL load failed")
 OF_TORCH = re.compile(r"libtorch|libc10|libcud|libnv|libcublas|libcufft|libcusparse|torch_\w+\.dll")
 
 
+def has_torch(facts: Facts) -> bool:
+    """Is torch installed? Touches the fact: an Unknown is not None either, and must not pass."""
+    return facts.torch is not None and bool(facts.torch.version)
+
+
 def tried(facts: Facts, module: str) -> Import | None:
     """How importing went; None where it is not installed, or where the level imports nothing.
 
@@ -45,7 +50,7 @@ def blamed(facts: Facts, id: str) -> Iterator[tuple[str, Import]]:
 def torch_fails(facts: Facts) -> bool:
     """Is torch itself absent or unusable, so that nothing resting on it can be judged?"""
     outcome = tried(facts, "torch")
-    return facts.torch is None or (outcome is not None and not outcome.ok)
+    return not has_torch(facts) or (outcome is not None and not outcome.ok)
 
 
 def cause(facts: Facts, module: str, outcome: Import) -> str:

@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from doctor import advise
 from doctor.check import check
+from doctor.checks.causes import has_torch
 from doctor.facts import Facts
 from doctor.finding import Finding, Severity
 
@@ -56,7 +57,7 @@ def surroundings(facts: Facts) -> dict[str, str]:
 
 def missing(facts: Facts) -> tuple[Requirement, ...]:
     """Requirements that are not there; torch's own, and numpy beside it, are told elsewhere."""
-    elsewhere = TORCH_FAMILY | ({"numpy"} if facts.torch is not None else set())
+    elsewhere = TORCH_FAMILY | ({"numpy"} if has_torch(facts) else set())
     return tuple(
         requirement
         for requirement in wanted(facts)

@@ -207,9 +207,11 @@ def cuda_device_not_visible(facts: Facts) -> Iterator[Finding]:
 @check("cuda-driver-state")
 def cuda_driver_state(facts: Facts) -> Iterator[Finding]:
     """Card, driver and torch fit, and CUDA still does not start: the driver is in a bad state."""
-    outcome = tried(facts, "torch")
     cards = [gpu for gpu in nvidia(facts) if gpu.driver]
-    if outcome is None or not outcome.ok or not cards or built_for_cards(facts) != "nvidia":
+    if not cards or built_for_cards(facts) != "nvidia":
+        return
+    outcome = facts.imports.get("torch")
+    if outcome is None or not outcome.ok:
         return
     error = outcome.detail.get("cuda_error", "")
     told = hidden(facts) is not None or any(True for _ in nvidia_driver_too_old(facts))

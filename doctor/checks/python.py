@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from doctor import advise
 from doctor.check import check
+from doctor.checks.causes import has_torch
 from doctor.choice import least
 from doctor.facts import UNASKED, Facts, Unknown, numbers
 from doctor.finding import Finding, Severity
@@ -86,7 +87,7 @@ def python_version_no_wheel(facts: Facts) -> Iterator[Finding]:
     if facts.python.bits != 64:
         because: tuple[str, ...] = (f"Python {facts.python.version}, {facts.python.bits}-bit",)
         yield Finding(Severity.ERROR, because, values, fix="make-venv")
-    elif facts.torch is None and newest and numbers(minor(facts)) > numbers(newest):
+    elif newest and numbers(minor(facts)) > numbers(newest) and not has_torch(facts):
         because = (f"Python {facts.python.version}", f"torch has wheels up to Python {newest}")
         yield Finding(Severity.ERROR, because, values, fix="make-venv")
 

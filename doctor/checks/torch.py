@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from doctor import advise
 from doctor.check import check
-from doctor.checks.causes import blamed, torch_fails, tried
+from doctor.checks.causes import blamed, has_torch, torch_fails, tried
 from doctor.checks.comfyui import wanted
 from doctor.choice import Family, NoChoice, choose, installed, supported
 from doctor.facts import Facts, NotKnown, Package
@@ -50,7 +49,7 @@ def on_cpu(facts: Facts) -> bool:
 @check("torch-missing")
 def torch_missing(facts: Facts) -> Iterator[Finding]:
     """There is no torch in the interpreter."""
-    if facts.torch is None:
+    if not has_torch(facts):
         why, commands = advised(facts)
         yield Finding(
             Severity.ERROR,
@@ -167,6 +166,8 @@ def torch_companion_mismatch(facts: Facts) -> Iterator[Finding]:
     if torch_fails(facts):
         return
     wrong = {name: reasons for name in COMPANIONS if (reasons := tuple(misfits(facts, name)))}
+    if not wrong and any(name in facts.packages for name in COMPANIONS):
+        facts.imports.keys()  # numbers alone do not say that it works
     if wrong:
         yield Finding(
             Severity.ERROR if "torchvision" in wrong else Severity.WARNING,
@@ -252,12 +253,9 @@ def xformers_mismatch(facts: Facts) -> Iterator[Finding]:
         return
     asked, torch = requirement_on_torch(package), facts.torch.version.split("+")[0]
     errors: tuple[str, ...] = ()
-    if tried(facts, "xformers") is not None:
+    unmet = bool(asked) and not SpecifierSet(asked).contains(torch, prereleases=True)
+    if not unmet or tried(facts, "xformers") is not None:
         errors = tuple(outcome.error for _, outcome in blamed(facts, "xformers-mismatch"))
-    try:
-        unmet = bool(asked) and not SpecifierSet(asked).contains(Version(torch), prereleases=True)
-    except InvalidVersion:
-        unmet = False
     if unmet or errors:
         yield Finding(
             Severity.WARNING,

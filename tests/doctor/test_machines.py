@@ -1,0 +1,200 @@
+"""Every file in tests/machines is a patient: its facts, and what must be found.
+
+`like` names another patient whose facts hold where this one says nothing; null takes one away.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from doctor.check import CHECKS
+from doctor.diagnose import diagnose, verdict
+from doctor.facts import Facts, build, plain
+from doctor.finding import Diagnosis, Severity
+from doctor.manifest import world
+from doctor.words import LANGUAGES, pages, told
+
+MACHINES = Path(__file__).parents[1] / "machines"
+PATIENTS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(MACHINES.glob("*.json"))
+}
+OPTIONAL = {
+    "/torch",
+    "/comfyui",
+    "/target/python",
+    "/target/comfyui",
+}  # null is an answer there: there is none
+
+
+def merged(base, own, at=""):
+    """`own` over `base`, objects into one another."""
+    if not (isinstance(base, dict) and isinstance(own, dict)) or "unknown" in own | base:
+        return own
+    both = base | {k: merged(base.get(k, {}), v, f"{at}/{k}") for k, v in own.items()}
+    return {k: v for k, v in both.items() if v is not None or f"{at}/{k}" in OPTIONAL}
+
+
+def facts_of(name):
+    patient = PATIENTS[name]
+    like = patient.get("like")
+    return merged(facts_of(like), patient["facts"]) if like else patient["facts"]
+
+
+def read(name):
+    return replace(build(Facts, facts_of(name)), world=world())
+
+
+@pytest.fixture(scope="module")
+def diagnoses():
+    return {name: diagnose(read(name)) for name in PATIENTS}
+
+
+def by_hand(diagnosis: Diagnosis):
+    return [n for n in diagnosis.not_judged if not n.skipped]
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_findings_are_those_owed(name, diagnoses):
+    diagnosis = diagnoses[name]
+    assert [finding.id for finding in diagnosis.findings] == PATIENTS[name]["findings"]
+    assert sorted(n.id for n in diagnosis.not_judged) == PATIENTS[name].get("not_judged", [])
+    assert not [n for n in diagnosis.not_judged if "the check itself failed" in n.why]
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_no_two_errors_for_one_cause(name, diagnoses):
+    """A sick machine has one error; those with two have two causes, and are named here."""
+    two = {  # nothing installed yet, or a Python in which torch cannot be installed
+        "fresh-environment": 2,
+        "wrong-folder": 2,
+        "pypy-instead-of-cpython": 2,
+        "32-bit-python-on-windows": 2,
+        "python-newer-than-any-torch": 2,
+    }
+    assert len(diagnoses[name].errors) <= two.get(name, 1)
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_facts_survive_json(name):
+    once = json.dumps(plain(build(Facts, facts_of(name))))
+    assert json.dumps(plain(build(Facts, json.loads(once)))) == once
+
+
+def test_every_check_has_a_patient_both_ways(diagnoses):
+    """One patient has it; of another everything is judged, and it has it not."""
+    had = {f.id for diagnosis in diagnoses.values() for f in diagnosis.findings}
+    assert had == CHECKS.keys()
+    healthy = [d for d in diagnoses.values() if not d.findings and not d.not_judged]
+    assert healthy
+
+
+SEVERITIES = {  # a mild form of a problem is a lower severity: who is mild, and who is not
+    "torchaudio-never-installed": Severity.WARNING,
+    "torchaudio-for-an-older-torch": Severity.WARNING,
+    "torchvision-never-installed": Severity.ERROR,
+    "torchvision-for-another-torch": Severity.ERROR,
+    "templates-left-out": Severity.WARNING,
+    "templates-of-another-version": Severity.WARNING,
+    "node-pinned-an-old-transformers": Severity.ERROR,
+    "two-opencvs-that-work": Severity.WARNING,
+    "two-opencvs-and-no-cv2": Severity.ERROR,
+    "a-file-of-an-unused-package-is-gone": Severity.WARNING,
+    "safetensors-lost-its-library": Severity.ERROR,
+    "gtx-1650-on-the-list": Severity.INFO,
+    "card-off-the-list-that-fails": Severity.ERROR,
+    "comfyui-is-running": Severity.INFO,
+    "port-taken-by-another-program": Severity.ERROR,
+    "disk-almost-full": Severity.ERROR,
+    "disk-getting-full": Severity.WARNING,
+    "python-3-10-after-its-end": Severity.INFO,
+    "python-3-9-and-current-comfyui": Severity.ERROR,
+    "system-python-of-debian": Severity.INFO,
+    "card-without-driver": Severity.ERROR,
+    "card-without-driver-beside-cpu-torch": Severity.WARNING,
+    "old-card-beside-a-new-one": Severity.WARNING,
+    "gtx-1080-with-cu130": Severity.ERROR,
+    "transformers-out-of-step": Severity.ERROR,
+    "flash-attention-for-another-torch": Severity.WARNING,
+}
+
+
+@pytest.mark.parametrize(("name", "severity"), SEVERITIES.items())
+def test_severity(name, severity, diagnoses):
+    assert [finding.severity for finding in diagnoses[name].findings] == [severity]
+
+
+def test_a_machine_nobody_looked_at_is_not_healthy():
+    for facts in (Facts(), Facts(world=world())):
+        diagnosis = diagnose(facts)
+        assert {n.id for n in diagnosis.not_judged} == CHECKS.keys()
+        assert verdict(diagnosis) == 4
+
+
+@pytest.mark.parametrize("fact", ["python", "packages", "torch", "imports", "gpus", "host"])
+def test_a_fact_nobody_could_find_out_is_never_health(fact):
+    facts = replace(read("healthy-cuda"), **{fact: build(str, {"unknown": "it does not answer"})})
+    diagnosis = diagnose(facts)
+    assert by_hand(diagnosis)
+    assert verdict(diagnosis) in (1, 4)
+
+
+def test_every_finding_has_a_page_in_every_language():
+    for lang in LANGUAGES:
+        assert pages(lang).keys() >= CHECKS.keys()
+        for page in pages(lang).values():
+            assert page.title
+            assert page.advice
+            assert page.meaning
+    for id in pages("en"):
+        said = {lang: blanks(pages(lang)[id]) for lang in LANGUAGES}
+        assert len(set(said.values())) == 1, f"{id}: {said}"
+
+
+def blanks(page):
+    texts = Formatter().parse(page.title + page.advice)
+    return frozenset(name for _, name, _, _ in texts if name)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", PATIENTS)
+def test_what_is_found_can_be_told(name, lang, diagnoses):
+    for finding in diagnoses[name].findings:
+        page = told(finding, lang)
+        assert "{" not in page.title + page.advice
+        assert all(finding.because), "a reason is a text"
+        used = blanks(pages(lang)[finding.id])
+        assert used <= finding.values.keys()
+        assert finding.because
+
+
+FORBIDDEN = ("--break-system-packages", "--trusted-host", "--user", "install -U torch")
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_commands_do_no_harm(name, diagnoses):
+    for finding in diagnoses[name].findings:
+        for command in finding.commands:
+            assert not [word for word in FORBIDDEN if word in command]
+            if "pip install" in command and " torch==" in command:
+                assert "--index-url https://download.pytorch.org/whl/" in command
+
+
+def test_commands_are_those_of_the_layout(diagnoses):
+    (finding,) = diagnoses["cpu-torch-on-rtx-4090"].findings
+    assert finding.commands == (
+        r"python_embeded\python.exe -s -m pip install torch==2.14.0+cu130 "
+        "torchvision==0.29.0+cu130 torchaudio==2.11.0+cu130 "
+        "--index-url https://download.pytorch.org/whl/cu130",
+    )
+
+
+def test_the_torch_that_is_there_stays_when_a_companion_is_put_right(diagnoses):
+    (finding,) = diagnoses["cuda-torchvision-beside-cpu-torch"].findings
+    assert finding.commands == (
+        "/opt/env/bin/python -m pip install --no-deps torchvision==0.28.0+cpu "
+        "--index-url https://download.pytorch.org/whl/cpu",
+    )
