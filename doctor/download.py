@@ -11,19 +11,19 @@ import shutil
 import socket
 import ssl
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import IncompleteRead
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 
 from doctor.mirrors import Unreachable, loopback, redacted
+from doctor.source import local_path
 
 CHUNK = 1 << 14
 TRIES = 5
@@ -87,14 +87,6 @@ def download(
     return into
 
 
-def local_path(url: str) -> Path | None:
-    """The file that a file: address or a path names; None for an address of another host."""
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(urllib.request.url2pathname(unquote(parts.path, errors="surrogateescape")))
-    return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", url) else Path(url)
-
-
 def copy(local: Path, transfer: Transfer) -> None:
     if not local.is_file():
         raise Unreachable("refused", transfer.url, "there is no such file")
@@ -116,7 +108,7 @@ def bring(transfer: Transfer) -> None:
                 continue
             return
         except Unreachable as broken:
-            again = broken.reason in ("reset", "truncated", "timeout", "http-416")
+            again = broken.reason in ("reset", "truncated", "timeout")
             if not (
                 again and tries_left and (not transfer.part.exists() or more(transfer, before))
             ):
@@ -139,8 +131,9 @@ def stream(transfer: Transfer) -> None:
     with requests.Session() as session:
         answer = follow(session, transfer.url, headers, transfer.stall)
         with answer:
-            if answer.status_code == 416:
+            if answer.status_code == 416 and here:
                 transfer.part.unlink(missing_ok=True)
+                raise Unreachable("truncated", transfer.url, f"it has no more than {here} bytes")
             refuse_status(answer, transfer.url)
             continued = answer.status_code == 206 and continues(answer, transfer, here)
             transfer.validator = validator(answer.headers)

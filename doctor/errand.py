@@ -114,7 +114,7 @@ class Errand:
         again = any(urlsplit(one.route.url).netloc == host for one in self.tried)
         if error.reason in DEAD or (error.reason == "timeout" and again):
             self.dead.add(host)
-        self.tried.append(Attempt(route, error.reason, error.why))
+        self.tried.append(Attempt(route.shown, error.reason, error.why))
         self.tell(f"{route}: {error.reason}, {error.why}")
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from doctor import archive, git, proof
 from doctor.archive import Refused
-from doctor.download import download, local_path, read
+from doctor.download import download, read
 from doctor.errand import Attempt, Errand, Named, NotObtained, Patience, Say, remove
 from doctor.manifest import World
 from doctor.mirrors import (
@@ -29,7 +29,7 @@ from doctor.mirrors import (
     routes,
     secret,
 )
-from doctor.source import ARCHIVE, FOLDER, BadSource, Source
+from doctor.source import ARCHIVE, FOLDER, BadSource, Source, local_path
 
 __all__ = [
     "Arrived",
@@ -281,7 +281,8 @@ def judged(errand: Errand, route: Route, named: Named, path: Path, why: str) -> 
             filter(None, (f"its commit was named by {named.by}, not by the origin", why))
         )
     ref = named.ref or errand.source.ref
-    return Arrived(path, errand.source.url, ref, named.commit, route, not why, why)
+    url = redacted(errand.source.url)
+    return Arrived(path, url, ref, named.commit, route.shown, not why, why)
 
 
 def loose_archives(errand: Errand) -> Iterator[Arrived]:
@@ -298,7 +299,7 @@ def loose_archives(errand: Errand) -> Iterator[Arrived]:
         mine = bool(local_path(source.url) or source.sha256)
         straight = route.own and private(source.url)
         why = "" if mine or straight else "nobody named its sha256, and others can change it"
-        yield Arrived(into, source.url, "", "", route, not why, why)
+        yield Arrived(into, redacted(source.url), "", "", route.shown, not why, why)
 
 
 def copied(errand: Errand) -> Arrived:

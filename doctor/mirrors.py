@@ -6,7 +6,7 @@ never whom to believe: what arrives is held against what the origin, or the user
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit, urlunsplit
 
 from doctor.manifest import World
@@ -40,6 +40,11 @@ class Route:
     def own(self) -> bool:
         """Is this the very host that the address names, and not somebody between."""
         return self.name == ORIGIN
+
+    @property
+    def shown(self) -> "Route":
+        """The same without a password, for whoever keeps or prints it."""
+        return replace(self, url=redacted(self.url))
 
     def __str__(self) -> str:
         return f"{self.name} ({redacted(self.url)})"

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from doctor.mirrors import GITHUB, redacted
 
@@ -57,11 +58,10 @@ class Source:
         refuse_odd(text)
         if re.match(r"(?i)(git\+)?https?://", text):
             return from_address(text.removeprefix("git+"))
-        if text.startswith("file://"):
-            return from_path(Path(urlsplit(text).path))
-        if "://" in text or re.match(r"[\w.-]+@[\w.-]+:", text):
+        local = local_path(text)
+        if not local or re.match(r"[\w.-]+@[\w.-]+:", text):
             raise BadSource(text, "is not https", "Write https://HOST/OWNER/NAME.")
-        return from_path(Path(text).expanduser())
+        return from_path(local.expanduser())
 
 
 def refuse_odd(text: str) -> None:
@@ -71,6 +71,14 @@ def refuse_odd(text: str) -> None:
         raise BadSource(text, "has characters that nobody sees", "Type it anew.")
     if re.match(r"(git\+)?[\w+.-]+::", text):
         raise BadSource(text, "names a program, not an address", "Write https://HOST/OWNER/NAME.")
+
+
+def local_path(url: str) -> Path | None:
+    """The file that a file: address or a path names; None for an address of another host."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(url2pathname(parts.path))
+    return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", url) else Path(url)
 
 
 def from_path(path: Path) -> Source:

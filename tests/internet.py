@@ -58,7 +58,7 @@ class Visit(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.given = self.rfile.read(length)
-        path = re.sub(r"^/https?://[^/]+", "", unquote(self.path))  # the form of prefix proxies
+        path = re.sub(r"^/?https?://[^/]+", "", unquote(self.path))  # the form of prefix proxies
         kind = kind_of(path, self.given)
         self.host.asked.append(kind)
         self.host.headers.append({name.lower(): value for name, value in self.headers.items()})
@@ -184,7 +184,7 @@ def told(root: Path, path: str, query: str) -> Answer:
     """The three questions to GitHub's API: a ref's commit, a commit's tree, a tree's files."""
     folder, rest = repository(root, path)
     try:
-        what = rest.rpartition("/")[2]
+        what = rest.removeprefix("git/").partition("/")[2]
         if rest.startswith("commits/"):
             return Answer(body=git("rev-parse", f"{what}^{{commit}}", cwd=folder).encode())
         if rest.startswith("git/commits/"):
