@@ -2,7 +2,6 @@ from doctor.checks.comfyui import install, mismatched, missing, wanted
 from doctor.facts import ComfyUI, Facts, Host, Package, Python, Target, Torch
 from doctor.manifest import world
 
-
 TORCH = Torch("2.14.0", "cu130")
 
 
