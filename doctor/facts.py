@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from doctor.manifest import World
 
 
+class Refusal(Exception):
+    """What was asked cannot be done, for a reason the person can change: one clear sentence."""
+
+    code = 2  # the exit code: bad usage or input, where a subclass says nothing else
+
+
 class NotKnown(Exception):
     """Somebody used a fact that nobody could find out."""
 
@@ -196,7 +202,8 @@ def build(kind: Any, data: Any) -> Any:
         unknown = data.keys() - hints.keys()
         if unknown:
             raise TypeError(f"{getattr(kind, '__name__', kind)} has no {sorted(unknown)[0]!r}")
-        return kind(**{name: build(hints[name], value) for name, value in data.items()})
+        made: Any = kind
+        return made(**{name: build(hints[name], value) for name, value in data.items()})
     return build_plain(kind, data)
 
 

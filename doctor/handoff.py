@@ -14,19 +14,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from doctor.facts import Target
+from doctor.facts import Refusal, Target
 
 MAIN = "from runner.cli import main\n\nraise SystemExit(main())\n"
 MARK = "@progress "
 Progress = Callable[[dict[str, Any]], None]
 
 
-class HandoffFailed(Exception):
+class HandoffFailed(Refusal):
     """The runner gave no verdict; the sentence says how it ended."""
 
     def __init__(self, why: str, code: int) -> None:
         super().__init__(why)
-        self.code = code
+        self.code = code if code in (1, 2, 130) else 1
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from doctor import snapshot
-from doctor.facts import build
+from doctor.facts import Refusal, build
 from doctor.plan import Treatment
 from doctor.step import Packages, Step, StepFailed
 
@@ -24,11 +24,11 @@ KINDS = {kind.__name__: kind for kind in get_args(Step)}
 Progress = Callable[[str], None]
 
 
-class Busy(Exception):
+class Busy(Refusal):
     """Another doctor is treating this installation now."""
 
 
-class Undoable(Exception):
+class Undoable(Refusal):
     """There is nothing to bring back, or it cannot be brought back; the sentence says why."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from doctor.facts import Target
+from doctor.facts import Refusal, Target
 
 OURS = frozenset(  # what may lie in a folder that is still to become a ComfyUI
     {".venv", "venv", "env", ".comfy-doctor", "models", "input", "output", "custom_nodes", "user"}
@@ -16,7 +16,7 @@ OURS = frozenset(  # what may lie in a folder that is still to become a ComfyUI
 WORKSPACES = ("ComfyUI", "comfyui")  # a portable folder or workspace holds the checkout in one
 
 
-class BadTarget(Exception):
+class BadTarget(Refusal):
     """The folder or interpreter named by the user cannot be a patient; the sentence says why."""
 
 

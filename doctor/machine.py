@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -95,8 +96,11 @@ def ask_tool(*words: str, timeout: float = 10) -> str | Unknown | None:
     return run.stdout
 
 
-def gpus() -> tuple[Gpu, ...] | Unknown:
-    """Cards by their drivers' tools; cards on the PCI bus that no tool names have no driver."""
+def gpus() -> Any:
+    """Cards (tuple[Gpu, ...]) by their drivers' tools, or Unknown where a tool fails.
+
+    Cards on the PCI bus that no tool names have no driver.
+    """
     asked = "--query-gpu=name,driver_version,memory.total"
     form = "--format=csv,noheader,nounits"
     said = ask_tool("nvidia-smi", asked + ",compute_cap", form)

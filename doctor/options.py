@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from doctor import __version__
+from doctor.facts import Refusal
 from doctor.words import LANGUAGES
 
 SUMMARY = "Finds out why ComfyUI does not run, puts it right, and proves it with a picture."
@@ -12,7 +13,7 @@ EXITS = """exit codes: 0 no error, or verified; 1 errors found or left; 2 bad us
 3 a bug of ours; 4 something essential could not be judged; 130 interrupted"""
 
 
-class BadUsage(Exception):
+class BadUsage(Refusal):
     """The command line asks for something that there is not."""
 
 
@@ -21,8 +22,8 @@ class Parser(argparse.ArgumentParser):
         raise BadUsage(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
 
 
-def common() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
+def common() -> Parser:
+    options = Parser(add_help=False)
     which = options.add_argument_group("which patient")
     which.add_argument("--comfyui", metavar="DIR", help="the folder that holds main.py")
     which.add_argument("--python", metavar="PY", help="the interpreter to judge, or its venv")
@@ -86,9 +87,7 @@ def judging(check: argparse.ArgumentParser) -> None:
     )
 
 
-def node(
-    verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[argparse.ArgumentParser]
-) -> None:
+def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:
     nodes = verbs.add_parser("node", help="Custom nodes.", description="Custom nodes.")
     acts = nodes.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
     help = "Fetch a node pack by any route that can prove its commit, with its requirements."

@@ -157,6 +157,43 @@ def verdict_lines(result: Mapping[str, Any], lang: str) -> Iterator[str]:
     yield say("verified", lang, passed=passed, all=len(gates), rest=rest)
 
 
+def proof_rows(
+    result: Mapping[str, Any], files: Sequence[object], lang: str
+) -> Iterator[tuple[str, str]]:
+    """The picture with its hash, how fast it was made, and where the report lies."""
+    render, bench = result["render"], result["bench"]
+    picture, page = files
+    yield say("picture", lang), f"{picture} (sha256 {render['sha256']['output'][:16]}…)"
+    settings = bench["settings"]
+    yield (
+        say("speed", lang),
+        say(
+            "speed-line",
+            lang,
+            speed=f"{bench['steps_per_second']:.2f}",
+            size=f"{settings['size']}×{settings['size']}",
+            sampler=settings["sampler_name"],
+            dtype=settings["dtype"],
+            runs=len(bench["seconds"]),
+            spread=f"{100 * bench['spread'] / bench['median']:.1f}",
+        ),
+    )
+    for doubt in bench["doubts"]:
+        yield "", doubt
+    yield say("page-at", lang), str(page)
+
+
+def gate_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Every gate with its figure and bound, for who wants to see them all."""
+    marks = {"passed": "✓", "failed": "✗", "not judged": "?"}
+    for gate in result["verify"]["gates"]:
+        if gate["verdict"] == "not judged":
+            yield f"? {gate['name']}: {gate['why']}"
+        else:
+            figures = f"{gate['figure']:.2g} ≤ {gate['bound']:.2g}"
+            yield f"{marks[gate['verdict']]} {gate['name']}: {figures}"
+
+
 def finding_json(finding: Finding, lang: str) -> dict[str, Any]:
     page = told(finding, lang)
     return {

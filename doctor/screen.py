@@ -25,9 +25,8 @@ class Screen:
     def __init__(self, lang: str, as_json: bool = False, no_color: bool = False) -> None:
         self.lang = lang
         self.as_json = as_json
-        plain = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
-        self.out = Console(stderr=as_json, no_color=no_color or None, **plain)
-        self.err = Console(stderr=True, no_color=no_color or None, **plain)
+        self.out = console(as_json, no_color)
+        self.err = console(True, no_color)
         self.ticker = Ticker(self.err)
 
     def say(self, key: str, **values: object) -> None:
@@ -60,6 +59,10 @@ class Screen:
     def progress(self, what: str) -> None:
         self.ticker.show(what)
 
+    def step(self, what: str, stage: str) -> None:
+        """Progress within a stage: at once on a terminal, one line for each stage elsewhere."""
+        self.ticker.step(what, stage)
+
     def ask(self) -> bool:
         """Yes or no; no where nobody can be asked."""
         self.ticker.clear()
@@ -73,6 +76,18 @@ class Screen:
         self.ticker.clear()
 
 
+def console(stderr: bool, no_color: bool) -> Console:
+    """rich, without its guesses at what a word might mean."""
+    return Console(
+        stderr=stderr,
+        no_color=no_color or None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
 class Ticker:
     """What is being done, once it has taken a second: one changing line on a terminal with the
     seconds that it takes, one line for each thing elsewhere."""
@@ -81,6 +96,7 @@ class Ticker:
         self.console = console
         self.what = ""
         self.since = 0.0
+        self.stage = ""
         self.timer: threading.Timer | None = None
         self.lock = threading.Lock()
 
@@ -88,6 +104,15 @@ class Ticker:
         self.clear()
         self.what, self.since = what, time.monotonic()
         self.arm()
+
+    def step(self, what: str, stage: str) -> None:
+        if self.console.is_terminal:
+            self.clear()
+            self.what, self.since = what, time.monotonic()
+            self.tick()
+        elif stage != self.stage:
+            self.console.print(Text(f"… {what}", style="dim"))
+        self.stage = stage
 
     def arm(self) -> None:
         self.timer = threading.Timer(1.0, self.tick)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from doctor import fetch, installer, journal
 from doctor.check import subject
 from doctor.facts import Facts, Unknown
@@ -114,7 +116,9 @@ def carry_out(
     plan: Plan, book: Journal, before: Diagnosis, look: Look, progress: Progress
 ) -> Outcome:
     """Each treatment done, looked at, and kept or taken back before the next begins."""
-    receipts, cured, failed = [], [], {}
+    receipts: list[str] = []
+    cured: list[str] = []
+    failed: dict[str, str] = {}
     for treatment in plan.treatments:
         try:
             receipt = journal.treat(book, treatment, progress)
@@ -159,7 +163,7 @@ def node_treatment(facts: Facts, arrived: fetch.Arrived, name: str, book: Journa
     return Treatment(f"node-{name}", (), tuple(steps))
 
 
-def requirements(pack: Path) -> list[installer.Requirement]:
+def requirements(pack: Path) -> list[Requirement]:
     try:
         text = (pack / "requirements.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:

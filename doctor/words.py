@@ -42,7 +42,8 @@ def told(finding: Finding, lang: str) -> Page:
 
 def say(key: str, lang: str, **values: object) -> str:
     """One line of the screen, from manifests/words.toml."""
-    return read(FOLDER / "words.toml")[key][lang].format(**values)
+    line: str = read(FOLDER / "words.toml")[key][lang]
+    return line.format(**values)
 
 
 def language() -> str:

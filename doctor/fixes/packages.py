@@ -66,7 +66,7 @@ def align_numpy(facts: Facts) -> Iterator[Step]:
     where no such build is known."""
     wants: dict[str, str] = {}
     for module, built in out_of_step(facts).items():
-        row, names = numpy_row(facts, module), brought(facts, module) or {module: None}
+        row, names = numpy_row(facts, module), list(brought(facts, module)) or [module]
         if built == "2":
             wants["numpy"] = "numpy>=2"
         elif row is not None and row.first_good:

@@ -6,7 +6,9 @@ import zipfile
 from pathlib import Path
 
 
-def wheel(folder: Path, name: str, version: str, *requires: str, files: dict[str, str] | None = None):
+def wheel(
+    folder: Path, name: str, version: str, *requires: str, files: dict[str, str] | None = None
+):
     """NAME-VERSION-py3-none-any.whl with a module NAME and a script NAME-tool."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
@@ -19,7 +21,9 @@ def wheel(folder: Path, name: str, version: str, *requires: str, files: dict[str
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name}-tool = {name}:main\n",
     }
-    record = [f"{path},sha256={digest(text)},{len(text.encode())}" for path, text in content.items()]
+    record = [
+        f"{path},sha256={digest(text)},{len(text.encode())}" for path, text in content.items()
+    ]
     content[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,0 +1,47 @@
+"""check: examine and diagnose, and change nothing."""
+
+import json
+from pathlib import Path
+
+from doctor import report
+from doctor.check import CHECKS
+from doctor.diagnose import diagnose, verdict
+from doctor.facts import Facts, plain
+from doctor.finding import Diagnosis
+from doctor.journal import Journal
+from doctor.options import BadUsage
+from doctor.screen import Screen
+from doctor.verbs.patient import Args, examined, home, saved, tell
+
+
+def check(args: Args, screen: Screen) -> int:
+    for id in (*args.only, *args.ignore):
+        if id not in CHECKS:
+            raise BadUsage(f"There is no check {id}; `comfy-doctor list` names them all")
+    facts = saved(Path(args.facts)) if args.facts else examined(args, screen, args.level)
+    diagnosis = diagnose(facts, args.only, args.ignore)
+    if args.save:
+        save(Path(args.save), facts, diagnosis)
+    tell(facts, diagnosis, screen)
+    if not args.facts:
+        tell_interrupted(facts, screen)
+    screen.lines([report.conclusion(diagnosis, facts, screen.lang)])
+    screen.object(report.check_json(diagnosis, facts, screen.lang))
+    return verdict(diagnosis)
+
+
+def save(path: Path, facts: Facts, diagnosis: Diagnosis) -> None:
+    """The shape of a test's patient: this very file can become one."""
+    whole = {
+        "story": "",
+        "facts": plain(facts),
+        "findings": [finding.id for finding in diagnosis.findings],
+    }
+    path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+def tell_interrupted(facts: Facts, screen: Screen) -> None:
+    """A treatment that a kill cut short is worth knowing about, and not ours to touch here."""
+    for receipt in Journal(home(facts.target)).history():
+        if receipt.state == "open":
+            screen.say("left-open", fix=receipt.fix, when=receipt.when)

@@ -1,0 +1,24 @@
+"""explain and list: the pages of the findings."""
+
+from doctor.options import BadUsage
+from doctor.screen import Screen
+from doctor.verbs.patient import Args
+from doctor.words import pages
+
+
+def explain(args: Args, screen: Screen) -> int:
+    both = pages(screen.lang)
+    if args.id not in both:
+        raise BadUsage(f"There is no finding {args.id}; `comfy-doctor list` names them all")
+    page = both[args.id]
+    screen.lines([f"{args.id}: {page.title}", "", *filter(None, [page.meaning]), page.advice])
+    screen.object({"schema": "comfy-doctor.explain/1", "id": args.id, **vars(page)})
+    return 0
+
+
+def list_all(args: Args, screen: Screen) -> int:
+    both = pages(screen.lang)
+    screen.rows((id, page.title) for id, page in both.items())
+    found = [{"id": id, "title": page.title} for id, page in both.items()]
+    screen.object({"schema": "comfy-doctor.list/1", "findings": found})
+    return 0

@@ -1,0 +1,118 @@
+"""run: check, treat, then the proof: a verified img2img render in the patient's interpreter."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from doctor import handoff, options, report
+from doctor.facts import Facts
+from doctor.finding import Diagnosis
+from doctor.journal import locked
+from doctor.manifest import world
+from doctor.screen import Screen
+from doctor.verbs.patient import Args, home, look, tell
+from doctor.verbs.treatment import cure
+from doctor.words import say
+
+
+def run(args: Args, screen: Screen) -> int:
+    """Check, treat, hand off, report."""
+    args.ids = []
+    facts, diagnosis = look(args, screen)
+    tell(facts, diagnosis, screen)
+    with locked(home(facts.target)) as book:
+        fixed = cure(args, screen, book, facts, diagnosis)
+    if args.dry_run:
+        screen.object({"schema": "comfy-doctor.run/1", "fix": fixed})
+        return 0
+    facts, diagnosis = look(args, screen)
+    blocking = [f for f in diagnosis.errors if f.id != "comfyui-missing"]
+    if blocking or facts.target.python is None:
+        screen.say("render-not-tried", ids=", ".join(f.id for f in blocking or diagnosis.errors))
+        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        return 1
+    if diagnosis.errors:
+        why = fixed["refused"].get("get-comfyui", "")
+        screen.lines(["! " + say("source-warning", screen.lang, why=why)])
+    return prove(args, screen, facts, diagnosis, fixed)
+
+
+def prove(
+    args: Args, screen: Screen, facts: Facts, diagnosis: Diagnosis, fixed: Mapping[str, Any]
+) -> int:
+    need = next(limit.warning for limit in world().limits if limit.what == "memory")
+    if facts.host.memory_free < need:
+        screen.say("memory-short", need=need // GB, free=facts.host.memory_free // GB)
+        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        return 4
+    out = (
+        Path(args.out) if args.out else home(facts.target) / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    picture = out / "render.png"
+    if args.checkpoint:
+        screen.say("proof-coming-file", checkpoint=args.checkpoint, memory=need // GB)
+    else:
+        screen.say("proof-coming", size=SIZE, memory=need // GB, minutes=MINUTES)
+    result = handoff.ask_runner(facts.target, recipe(args, picture), stage(screen))
+    screen.ticker.clear()
+    files = [picture, out / "report.json"]
+    page = run_json(facts, diagnosis, fixed, result, files, screen.lang)
+    files[1].write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    proved(screen, result, files)
+    screen.object(page)
+    return 0 if result["verify"]["passed"] and result["render"]["finite"] else 1
+
+
+GB = 1_000_000_000
+SIZE, MINUTES = "64×64", 1  # of the golden input picture; measured, docs/benchmarks.md
+
+
+def recipe(args: Args, picture: Path) -> list[str]:
+    """The runner's words for what the user asked; what was not asked is the runner's default."""
+    words = ["prove", "--out", str(picture.resolve())]
+    words += ["--checkpoint", args.checkpoint] if args.checkpoint else ["--synthetic", "sd15"]
+    words += ["--image", args.image] if args.image else []
+    for name in options.RECIPE:
+        value = getattr(args, name.replace("-", "_"))
+        words += [f"--{name}={value}"] if value is not None else []
+    return words
+
+
+def stage(screen: Screen) -> Callable[[dict[str, Any]], None]:
+    def show(event: dict[str, Any]) -> None:
+        name = say(f"stage-{event['stage']}", screen.lang)
+        screen.step(f"{name} {event['done']}/{event['of']}", event["stage"])
+
+    return show
+
+
+def proved(screen: Screen, result: Mapping[str, Any], files: Sequence[Path]) -> None:
+    screen.lines(report.gate_lines(result))
+    screen.lines(report.verdict_lines(result, screen.lang))
+    good = result["verify"]["passed"] and result["render"]["finite"]
+    screen.rows(report.proof_rows(result, files, screen.lang))
+    screen.lines([("✓ " if good else "✗ ") + say("all-well" if good else "not-well", screen.lang)])
+
+
+def run_json(
+    facts: Facts,
+    diagnosis: Diagnosis,
+    fixed: Mapping[str, Any],
+    result: Mapping[str, Any],
+    files: Sequence[Path],
+    lang: str,
+) -> dict[str, Any]:
+    """comfy-doctor.run/1."""
+    return {
+        "schema": "comfy-doctor.run/1",
+        "target": report.target_json(facts.target),
+        "findings": [report.finding_json(f, lang) for f in diagnosis.findings],
+        "fix": dict(fixed),
+        "verify": result.get("verify"),
+        "render": result.get("render"),
+        "bench": result.get("bench"),
+        "files": [str(path) for path in files],
+    }

@@ -1,0 +1,137 @@
+"""fix, setup, undo, history: plan, ask, treat, look again; and the way back."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from doctor import journal, report, treat
+from doctor.check import CHECKS
+from doctor.facts import Facts, plain
+from doctor.finding import Diagnosis, Finding
+from doctor.journal import Journal, locked
+from doctor.options import BadUsage
+from doctor.plan import Plan, prescribe
+from doctor.screen import Screen
+from doctor.verbs.patient import Args, home, look, target, tell
+from doctor.words import say
+
+BIG = 500 << 20  # bytes of download that are named before anything else
+ROUNDS = 5  # a cure can bring the next finding into view, but not without end
+
+
+def fix(args: Args, screen: Screen) -> int:
+    for id in args.ids:
+        if id not in CHECKS:
+            raise BadUsage(f"There is no finding {id}; `comfy-doctor list` names them all")
+    facts, diagnosis = look(args, screen)
+    tell(facts, diagnosis, screen)
+    with locked(home(facts.target)) as book:
+        result = cure(args, screen, book, facts, diagnosis)
+    screen.object(result | {"schema": "comfy-doctor.fix/1"})
+    return 1 if result["left"] or result["rolled_back"] else 0
+
+
+def cure(
+    args: Args, screen: Screen, book: Journal, facts: Facts, diagnosis: Diagnosis
+) -> dict[str, Any]:
+    """Plan, ask, treat, look again; until nothing is left or nothing changes."""
+    recover(screen, book)
+    wanted = set(getattr(args, "ids", ()))
+    done, refused, failed = treat.Outcome(), dict[str, str](), dict[str, str]()
+    shown: list[dict[str, Any]] = []
+    for _ in range(ROUNDS):
+        chosen = [f for f in diagnosis.findings if not wanted or f.id in wanted]
+        plan = planned(args, screen, book, chosen, facts, {*refused, *failed})
+        shown += report.plan_json(plan)
+        refused |= plan.refused
+        if not plan.treatments or not agreed(args, screen, plan):
+            break
+        outcome = treat.carry_out(
+            plan, book, diagnosis, lambda: look(args, screen), screen.progress
+        )
+        tell_failures(screen, outcome)
+        done, failed = done + outcome, {**failed, **outcome.failed}
+        facts, diagnosis = look(args, screen)
+    if done.cured:
+        screen.say("cured", ids=", ".join(done.cured))
+    return {
+        "plan": shown,
+        "receipts": list(done.receipts),
+        "cured": list(done.cured),
+        "left": [f.id for f in diagnosis.errors if not wanted or f.id in wanted],
+        "rolled_back": failed,
+        "refused": refused,
+    }
+
+
+def tell_failures(screen: Screen, outcome: treat.Outcome) -> None:
+    for name, why in outcome.failed.items():
+        screen.lines(["! " + say("rolled-back", screen.lang, fix=name, why=why)])
+
+
+def planned(
+    args: Args,
+    screen: Screen,
+    book: Journal,
+    chosen: Sequence[Finding],
+    facts: Facts,
+    tried: Collection[str],
+) -> Plan:
+    """The plan for these findings, made exact and shown; what was tried before is left alone."""
+    plan = prescribe([f for f in chosen if f.fix not in tried], facts)
+    screen.progress(say("resolving", screen.lang))
+    plan = treat.settle(plan, facts, book, settings(args), lambda line: screen.lines([line]))
+    if plan.treatments or plan.refused or not tried:
+        screen.lines(["", say("plan", screen.lang)])
+        screen.lines(report.plan_lines(plan, screen.lang))
+    size = treat.sizes(plan)
+    if size >= BIG:
+        screen.say("download", size=size >> 20)
+    return plan
+
+
+def settings(args: Args) -> treat.Settings:
+    return treat.Settings(args.offline, getattr(args, "allow_unproven", False))
+
+
+def agreed(args: Args, screen: Screen, plan: Plan) -> bool:
+    if args.dry_run:
+        screen.say("dry-run")
+        return False
+    if args.yes or screen.ask():
+        return True
+    screen.say("not-done")
+    return False
+
+
+def recover(screen: Screen, book: Journal) -> None:
+    for receipt in journal.recover(book, screen.progress):
+        screen.say("recovered", fix=receipt.fix, when=receipt.when)
+
+
+def undo(args: Args, screen: Screen) -> int:
+    with locked(home(target(args))) as book:
+        open_before = [r for r in book.history() if r.state == "open"]
+        recover(screen, book)
+        if open_before and args.receipt is None:
+            receipt = open_before[-1]  # taking back the interrupted one is what was asked
+        else:
+            receipt = journal.undo(book, args.receipt, screen.progress)
+            screen.say("undone", fix=receipt.fix, id=receipt.id)
+    screen.object({"schema": "comfy-doctor.undo/1", "undone": receipt.id, "fix": receipt.fix})
+    return 0
+
+
+def history(args: Args, screen: Screen) -> int:
+    receipts = Journal(home(target(args))).history()
+    screen.lines(report.history_lines(receipts, screen.lang))
+    screen.object({"schema": "comfy-doctor.history/1", "receipts": [plain(r) for r in receipts]})
+    return 0
+
+
+def setup(args: Args, screen: Screen) -> int:
+    folder = Path(args.folder).expanduser()
+    if not folder.exists() and not args.dry_run:
+        folder.mkdir(parents=True)
+    args.comfyui, args.ids = str(folder), []
+    return fix(args, screen)
