@@ -1,23 +1,21 @@
 """Journal: carries out a treatment, and remembers enough to carry it back.
 
-One line of JSON for each event, on the disk before the step it announces: a kill at any instant
-leaves a trail that the next run follows back. One lock for each installation.
+What a kill cut short, the next run follows back by its receipt. One lock for each installation.
 """
 
-import json
-import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from doctor import snapshot
 from doctor.facts import Refusal, build
 from doctor.plan import Treatment
+from doctor.receipts import Journal, Receipt, open_home
 from doctor.step import Packages, Step, StepFailed
 
 KINDS = {kind.__name__: kind for kind in get_args(Step)}
@@ -30,87 +28,6 @@ class Busy(Refusal):
 
 class Undoable(Refusal):
     """There is nothing to bring back, or it cannot be brought back; the sentence says why."""
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """One treatment, as the journal has it."""
-
-    id: str
-    when: str  # ISO 8601, UTC
-    fix: str
-    cures: tuple[str, ...]
-    steps: tuple[str, ...]  # as they were shown
-    state: str  # open, done, rolled-back, undone
-    why: str = ""  # of a roll-back
-
-
-class Journal:
-    """The notes of one installation, in its folder `.comfy-doctor`."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.path = home / "journal.jsonl"
-
-    def write(self, event: str, receipt: str, **more: Any) -> None:
-        """One line, on the disk when this returns. A torn last line is cut off first."""
-        self.mend()
-        line = json.dumps({"event": event, "receipt": receipt, "when": now(), **more})
-        with self.path.open("a", encoding="utf-8") as paper:
-            paper.write(line + "\n")
-            paper.flush()
-            os.fsync(paper.fileno())
-
-    def mend(self) -> None:
-        """Power loss can leave half a line; what it announced was not begun."""
-        open_home(self.home)
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with self.path.open("r+b") as paper:
-                paper.truncate(data.rfind(b"\n") + 1)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # the torn last line
-
-    def kept(self, receipt: str, step: int) -> Path:
-        return self.home / "kept" / receipt / str(step)
-
-    def history(self) -> tuple[Receipt, ...]:
-        """All receipts, oldest first."""
-        found: dict[str, dict[str, Any]] = {}
-        for event in self.events():
-            if event["event"] == "begin":
-                found[event["receipt"]] = event | {"state": "open", "why": ""}
-            elif event["event"] in ("done", "rolled-back", "undone"):
-                found[event["receipt"]] |= {"state": event["event"], "why": event.get("why", "")}
-        names = [f.name for f in fields(Receipt)]
-        rows = ({"id": id, **row} for id, row in found.items())
-        return tuple(build(Receipt, {name: row[name] for name in names}) for row in rows)
-
-    def undos(self, receipt: str) -> list[Step]:
-        """The inverses of its steps, the last step's first."""
-        own = [e for e in self.events() if e["receipt"] == receipt and e["event"] == "step"]
-        return [unpack(event["undo"]) for event in reversed(own)]
-
-
-def open_home(home: Path) -> None:
-    """The doctor's own folder, which ignores itself as a venv does, so that git stays quiet."""
-    home.mkdir(parents=True, exist_ok=True)
-    ignore = home / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def treat(journal: Journal, treatment: Treatment, progress: Progress) -> str:
@@ -147,10 +64,16 @@ def commit(journal: Journal, receipt: str) -> None:
 
 def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> None:
     """Roll an open treatment back."""
-    for step in journal.undos(receipt):
+    for step in inverses(journal, receipt):
         progress(str(step))
         step.do(progress)
     journal.write("rolled-back", receipt, why=why)
+
+
+def inverses(journal: Journal, receipt: str) -> list[Step]:
+    """What undoes the steps of a treatment, the last step's first."""
+    own = [e for e in journal.events() if e["receipt"] == receipt and e["event"] == "step"]
+    return [unpack(event["undo"]) for event in reversed(own)]
 
 
 def recover(journal: Journal, progress: Progress) -> tuple[Receipt, ...]:
@@ -172,7 +95,7 @@ def undo(journal: Journal, receipt: str | None, progress: Progress) -> Receipt:
     if chosen is not done[-1]:
         raise Undoable(f"{done[-1].id} ({done[-1].fix}) came later: undo that one first.")
     try:
-        for step in journal.undos(chosen.id):
+        for step in inverses(journal, chosen.id):
             progress(str(step))
             step.do(progress)
     except (StepFailed, OSError, snapshot.SnapshotDamaged) as error:

@@ -1,7 +1,7 @@
 """Report: nouns as lines of text and as JSON. Pure: it yields lines, and the screen prints them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -9,9 +9,11 @@ from doctor import advise
 from doctor.check import CHECKS
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
-from doctor.journal import Receipt
-from doctor.plan import Plan
+from doctor.receipts import Receipt
 from doctor.words import say, told
+
+if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
+    from doctor.plan import Plan
 
 MARKS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 
@@ -122,7 +124,7 @@ def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
     return say("sick-by-hand", lang, count=len(diagnosis.errors))
 
 
-def plan_lines(plan: Plan, lang: str) -> Iterator[str]:
+def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
     """What would be done, fix by fix."""
     for treatment in plan.treatments:
         cures = say("plan-cures", lang, ids=", ".join(treatment.cures)) if treatment.cures else ""
@@ -225,7 +227,7 @@ def check_json(diagnosis: Diagnosis, facts: Facts, lang: str) -> dict[str, Any]:
     }
 
 
-def plan_json(plan: Plan) -> list[dict[str, Any]]:
+def plan_json(plan: "Plan") -> list[dict[str, Any]]:
     steps = (
         {"fix": t.fix, "cures": list(t.cures), "steps": [str(step) for step in t.steps]}
         for t in plan.treatments

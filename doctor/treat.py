@@ -12,9 +12,9 @@ from doctor.check import subject
 from doctor.facts import Facts, Unknown
 from doctor.finding import Diagnosis
 from doctor.fixes.packages import HELD, holds, interpreter
-from doctor.journal import Journal
 from doctor.manifest import World
 from doctor.plan import Plan, Treatment
+from doctor.receipts import Journal
 from doctor.step import Move, Packages, Place, Step, StepFailed
 
 Progress = Callable[[str], None]

@@ -8,8 +8,8 @@ from doctor.check import CHECKS
 from doctor.diagnose import diagnose, verdict
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis
-from doctor.journal import Journal
 from doctor.options import BadUsage
+from doctor.receipts import Journal
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, examined, home, saved, tell
 

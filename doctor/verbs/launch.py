@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from doctor import journal, locate
+from doctor import locate
 from doctor.examine import notes
 from doctor.options import BadUsage
+from doctor.receipts import open_home
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, target
 
@@ -33,7 +34,7 @@ def launch(args: Args, screen: Screen) -> int:
 
 def stream(words: Sequence[str], folder: Path) -> int:
     """Run it as the user would, its output passed through and kept in launch.log."""
-    journal.open_home(folder / ".comfy-doctor")
+    open_home(folder / ".comfy-doctor")
     log = folder / ".comfy-doctor" / "launch.log"
     with log.open("wb") as kept:
         run = subprocess.Popen(

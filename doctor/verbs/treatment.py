@@ -8,9 +8,10 @@ from doctor import journal, report, treat
 from doctor.check import CHECKS
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis, Finding
-from doctor.journal import Journal, locked
+from doctor.journal import locked
 from doctor.options import BadUsage
 from doctor.plan import Plan, prescribe
+from doctor.receipts import Journal
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, home, look, target, tell
 from doctor.words import say

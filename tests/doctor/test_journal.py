@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from doctor import installer, journal
-from doctor.journal import Busy, Journal, Undoable, locked, pack, unpack
+from doctor.journal import Busy, Undoable, locked, pack, unpack
 from doctor.plan import Treatment
+from doctor.receipts import Journal
 from doctor.step import MakeVenv, Move, Packages, Place, Remove, StepFailed, Write
 from tests.doctor.test_snapshot import tree
 from tests.doctor.wheels import wheel
@@ -196,7 +197,7 @@ KILLED = """
     import sys
     from pathlib import Path
     from doctor import journal
-    from doctor.journal import Journal
+    from doctor.receipts import Journal
     from doctor.plan import Treatment
     from tests.doctor.test_journal import silent, upgrade
 

@@ -1,0 +1,90 @@
+"""Receipts: what was done to an installation, one line of JSON for each event.
+
+A line is on the disk before the step that it announces, so a kill at any instant leaves a trail.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from doctor.facts import build
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One treatment, as the journal has it."""
+
+    id: str
+    when: str  # ISO 8601, UTC
+    fix: str
+    cures: tuple[str, ...]
+    steps: tuple[str, ...]  # as they were shown
+    state: str  # open, done, rolled-back, undone
+    why: str = ""  # of a roll-back
+
+
+class Journal:
+    """The notes of one installation, in its folder `.comfy-doctor`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.path = home / "journal.jsonl"
+
+    def write(self, event: str, receipt: str, **more: Any) -> None:
+        """One line, on the disk when this returns. A torn last line is cut off first."""
+        self.mend()
+        line = json.dumps({"event": event, "receipt": receipt, "when": now(), **more})
+        with self.path.open("a", encoding="utf-8") as paper:
+            paper.write(line + "\n")
+            paper.flush()
+            os.fsync(paper.fileno())
+
+    def mend(self) -> None:
+        """Power loss can leave half a line; what it announced was not begun."""
+        open_home(self.home)
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with self.path.open("r+b") as paper:
+                paper.truncate(data.rfind(b"\n") + 1)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # the torn last line
+
+    def kept(self, receipt: str, step: int) -> Path:
+        return self.home / "kept" / receipt / str(step)
+
+    def history(self) -> tuple[Receipt, ...]:
+        """All receipts, oldest first."""
+        found: dict[str, dict[str, Any]] = {}
+        for event in self.events():
+            if event["event"] == "begin":
+                found[event["receipt"]] = event | {"state": "open", "why": ""}
+            elif event["event"] in ("done", "rolled-back", "undone"):
+                found[event["receipt"]] |= {"state": event["event"], "why": event.get("why", "")}
+        names = [f.name for f in fields(Receipt)]
+        rows = ({"id": id, **row} for id, row in found.items())
+        return tuple(build(Receipt, {name: row[name] for name in names}) for row in rows)
+
+
+def open_home(home: Path) -> None:
+    """The doctor's own folder, which ignores itself as a venv does, so that git stays quiet."""
+    home.mkdir(parents=True, exist_ok=True)
+    ignore = home / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
