@@ -1,0 +1,70 @@
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from runner import bench, checkpoint, devices, pipeline  # noqa: E402
+from runner.recipe import Refused  # noqa: E402
+
+
+def test_timing_doubts_itself():
+    assert not list(bench.Timing((1.0, 1.01, 0.99, 1.0, 1.0)).doubts())
+    assert len(list(bench.Timing((3.0, 1.0, 1.4, 0.7)).doubts())) == 3
+
+
+def test_the_spread_is_not_moved_by_one_bad_step():
+    timing = bench.Timing((1.0, 1.1, 0.9, 1.0, 50.0))
+    assert (timing.typical, round(timing.spread, 6)) == (1.0, 0.1)
+
+
+def test_steps_are_timed_with_what_the_device_still_has_to_do():
+    waits = []
+    steps = (time.sleep(0.01) for _ in range(3))
+    taken = list(bench.timed(steps, lambda: waits.append(1)))
+    assert len(taken) == 3
+    assert min(taken) >= 0.01
+    assert len(waits) == 4
+
+
+@pytest.fixture(scope="module")
+def result(small):
+    models = pipeline.load(checkpoint.read(small), devices.choose("cpu"), 2, lambda *_: None)
+    settings = bench.settings_for("small", models.placement, steps=3, runs=2, batch=2)
+    return bench.measure(models, settings, lambda *_: None).to_json()
+
+
+def test_every_raw_number_is_kept(result):
+    assert len(result["seconds"]) == 6
+    assert result["steps_per_second"] == pytest.approx(1 / result["median"])
+    assert result["settings"]["dtype"] == "float32"
+    assert result["machine"]["threads"] == torch.get_num_threads()
+
+
+def test_no_two_runs_get_the_same_input(small, monkeypatch):
+    seen = []
+    models = pipeline.load(checkpoint.read(small), devices.choose("cpu"), 2, lambda *_: None)
+    draw = bench.first_noise
+    monkeypatch.setattr(
+        bench, "first_noise", lambda seed, like: seen.append(seed) or draw(seed, like)
+    )
+    settings = bench.settings_for("small", models.placement, steps=1, runs=3)
+    bench.measure(models, settings, lambda *_: None)
+    assert len(seen) == len(set(seen)) == 4
+
+
+def test_only_equal_runs_compare(result):
+    assert bench.compare(result, result | {"median": result["median"] * 2}) == pytest.approx(2)
+    for part, name in (("machine", "threads"), ("settings", "size"), ("machine", "torch")):
+        other = result | {part: result[part] | {name: "other"}}
+        with pytest.raises(Refused, match=f"{part}.{name}"):
+            bench.compare(result, other)
+    for broken in ({}, {"schema": "runner.bench/1"}, result | {"median": "fast"}):
+        with pytest.raises(Refused):
+            bench.compare(result, broken)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 60}, {"size": 65}, {"steps": 0}, {"batch": 0}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(Refused, match="is a"):
+        bench.Settings("x", **wrong).checked()

@@ -1,0 +1,75 @@
+"""The ladder's first rung, and what it says of a broken runner. Full size: test_full_size.py."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from runner import devices, verify  # noqa: E402
+
+
+def first():
+    return verify.verify(1, devices.choose("cpu"), lambda: pytest.fail("no model"), lambda *_: None)
+
+
+def test_the_first_rung_passes_and_needs_no_model():
+    verdict = first()
+    assert verdict.passed, [gate for gate in verdict.gates if gate.verdict != "passed"]
+    told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert told["schema"] == "runner.verify/1"
+    assert {gate["name"] for gate in told["gates"]} == {
+        "tokens", "schedules", "noise", "sampler euler", "sampler heun",
+        "sampler euler_ancestral", "sampler dpmpp_2m",
+    }  # fmt: skip
+
+
+def test_a_gate_that_crashes_has_failed():
+    gate = verify.judged("odd", lambda: 1 / 0)
+    assert (gate.verdict, gate.name) == ("failed", "odd")
+    assert "ZeroDivisionError" in gate.why
+
+
+def test_a_figure_that_is_not_finite_goes_to_json():
+    gate = verify.held(float("inf"), 1e-5)
+    verdict = verify.Verdict((gate,), {}, 1)
+    assert gate.verdict == "failed"
+    assert verdict.to_json()["gates"][0]["figure"] == "inf"
+
+
+def test_no_failure_is_not_enough_to_pass():
+    gate = verify.Gate("a", None, None, verify.NOT_JUDGED)
+    assert not verify.Verdict((gate,), {}, 1).passed
+
+
+CORRUPTIONS = [
+    ("tokenizer.py", "weight * 1.1", "weight * 1.2", "tokens"),
+    ("tokenizer.py", "MERGES = 48_894", "MERGES = 48_000", "tokens"),
+    ("schedules.py", "0.012", "0.0120001", "schedules"),
+    ("schedules.py", "int(steps / denoise)", "round(steps / denoise)", "schedules"),
+    ("samplers.py", "(here + slope(", "(here - slope(", "sampler heun"),
+    ("samplers.py", "1 + 1 / (2 * r)", "1 + 1 / (2.1 * r)", "sampler dpmpp_2m"),
+    ("samplers.py", "noise() * up", "noise() * up * 1.001", "sampler euler_ancestral"),
+    ("samplers.py", "* (target - sigma)", "* (target - sigma) * 1.0001", "sampler euler"),
+    ("pipeline.py", "manual_seed(seed)", "manual_seed(seed + 1)", "noise"),
+    ("pipeline.py", "torch.sqrt(1.0 + sigma**2.0)", "sigma", "sampler euler"),
+]
+
+
+@pytest.mark.parametrize(("file", "line", "wrong", "gate"), CORRUPTIONS)
+def test_one_wrong_line_fails_the_gate_it_belongs_to(tmp_path, file, line, wrong, gate):
+    copy = tmp_path / "runner"
+    shutil.copytree("runner", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / file).read_text("utf-8")
+    assert line in text
+    (copy / file).write_text(text.replace(line, wrong), "utf-8")
+    (tmp_path / "__main__.py").write_text("from runner.cli import main\nraise SystemExit(main())\n")
+    command = [sys.executable, "-I", str(tmp_path), "verify", "--depth", "1", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(tmp_path).anchor)
+    assert run.returncode == 1, run.stderr
+    failed = [g["name"] for g in json.loads(run.stdout)["gates"] if g["verdict"] == "failed"]
+    assert gate in failed
