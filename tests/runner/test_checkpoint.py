@@ -81,7 +81,7 @@ def test_too_little_memory_is_said_before_it_is_taken(small, monkeypatch):
 
 IMPOSTORS = {
     "checkpoint-is-web-page": b"<!DOCTYPE html><html><body>Please log in</body></html>",
-    "checkpoint-is-lfs-pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9",
+    "checkpoint-is-lfs-pointer": b"version https://git-lfs.github.com/spec/v1\nsize 9\n",
     "checkpoint-is-pickle": b"PK\x03\x04" + bytes(100),
     "checkpoint-truncated": b"\x10\x00",
     "checkpoint-damaged": b"\xff" * 100,
