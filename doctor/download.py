@@ -103,21 +103,22 @@ def bring(transfer: Transfer) -> None:
             return
         try:
             stream(transfer)
-            if before and transfer.sha256 and digest(transfer.part) != transfer.sha256:
-                transfer.part.unlink()  # the start was of something else: once more from zero
-                continue
-            return
+            if not before or not transfer.sha256 or digest(transfer.part) == transfer.sha256:
+                return
+            transfer.part.unlink()  # its start was of something else: once more from zero
         except Unreachable as broken:
-            again = broken.reason in ("reset", "truncated", "timeout")
-            if not (
-                again and tries_left and (not transfer.part.exists() or more(transfer, before))
-            ):
+            if not tries_left or not worth_another(transfer, broken, before):
                 raise
     raise Unreachable("truncated", transfer.url, f"broke off {TRIES} times")
 
 
-def more(transfer: Transfer, before: int) -> bool:
-    return transfer.part.stat().st_size > before and monotonic() < transfer.until
+def worth_another(transfer: Transfer, broken: Unreachable, before: int) -> bool:
+    """Did this try bring more bytes, or find that those of before were no good."""
+    if broken.reason not in ("reset", "truncated", "timeout") or monotonic() > transfer.until:
+        return False
+    if not transfer.part.exists():
+        return before > 0
+    return transfer.part.stat().st_size > before
 
 
 def stream(transfer: Transfer) -> None:
@@ -160,6 +161,7 @@ def save(answer: requests.Response, transfer: Transfer, here: int) -> None:
     total = here + int(length) if length.isdecimal() else 0
     if total > transfer.limit:
         refuse_size(transfer)
+    transfer.check_time()  # nobody waits for a late one, which must not write any more
     with transfer.part.open("ab" if here else "wb") as file:
         for chunk in chunks(answer, transfer.url):
             transfer.check_time()
@@ -219,6 +221,8 @@ def refuse_status(answer: requests.Response, url: str) -> None:
     status = answer.status_code
     if status == 407:
         raise Unreachable("proxy", url, f"the proxy wants a password{proxy_of(url)}")
+    if answer.headers.get("X-RateLimit-Remaining") == "0" and status in (403, 429):
+        raise Unreachable(f"http-{status}", url, "its number of questions per hour is used up")
     if status not in (200, 206):
         raise Unreachable(f"http-{status}", url, f"it answered {status} {answer.reason}".strip())
 

@@ -12,10 +12,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from doctor.facts import Refusal
 from doctor.tree import FOLDER, LINK
 
 
-class Refused(Exception):
+class Refused(Refusal):
     """An archive that is not unpacked: one word, the entry it is about, and a sentence."""
 
     def __init__(self, reason: str, name: str, why: str) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from doctor import git
 from doctor.archive import Refused
+from doctor.facts import Refusal
 from doctor.manifest import World
 from doctor.mirrors import ORIGIN, Route, Unreachable, routes
 from doctor.source import Source
@@ -41,8 +42,10 @@ class Attempt:
     why: str
 
 
-class NotObtained(Exception):
+class NotObtained(Refusal):
     """No route brought it, or none that could be proved. `reference` is what a page explains."""
+
+    code = 1
 
     def __init__(self, reference: str, why: str, advice: str, tried: Sequence[Attempt]) -> None:
         super().__init__(f"{why}. {advice}")

@@ -56,6 +56,7 @@ FIXED = {
 SAID = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, why)
     for pattern, reason, why in (
+        (r"No space left|quota", "disk", "the disk is full"),
         (r"resolve proxy|CONNECT tunnel failed|after CONNECT|error: 407", "proxy", "proxy failed"),
         (r"not resolve host", "dns", "its name was not found"),
         (r"SSL certificate|certificate verif|CAfile", "tls", "its certificate was not accepted"),
@@ -111,18 +112,21 @@ def run(
 ) -> str:
     if seconds <= 0:
         raise Unreachable("timeout", url, "there was no time left")
-    process = subprocess.Popen(
-        command,
-        env=dict(environ),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=sys.platform != "win32",
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=sys.platform != "win32",
+        )
+    except OSError as error:
+        raise Unreachable("git-missing", url, f"git cannot be started: {error}") from error
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -167,7 +171,10 @@ def said(err: str, url: str) -> Unreachable:
 def rewritten(git: Git, url: str) -> str:
     """What the user's insteadOf makes of an address."""
     command = [git.program, "ls-remote", "--get-url", url]
-    return run(command, git.surroundings(), url, 10, None).strip()
+    try:
+        return run(command, git.surroundings(), url, 10, None).strip()
+    except Unreachable:
+        return url  # a git that cannot even say this will say why when it is asked to clone
 
 
 def refs(git: Git, route: Route, ref: str, seconds: float) -> tuple[str, str]:

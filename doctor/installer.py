@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -89,17 +90,19 @@ def call(words: Sequence[str], timeout: float = 3600) -> str:
     except subprocess.TimeoutExpired as late:
         raise CannotInstall(f"pip did not end within {late.timeout:.0f} s") from late
     if run.returncode:
-        raise CannotInstall(last_words(run.stderr or run.stdout))
+        raise CannotInstall(last_words(run.stdout + run.stderr))
     return run.stdout
 
 
 def last_words(said: str) -> str:
-    """The lines of pip's that tell the cause: its errors, without the trimmings."""
-    errors = [line for line in said.splitlines() if re.match(r"\s*(ERROR|error)\b", line)]
-    lines = errors or [line for line in said.splitlines() if line.strip()][-3:]
-    return (
-        " ".join(line.strip().removeprefix("ERROR: ") for line in lines[:4]) or "pip said nothing"
-    )
+    """The lines of pip's that tell the cause: who wants what in a conflict, else its errors."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if "The conflict is caused by:" in lines:
+        rest = lines[lines.index("The conflict is caused by:") + 1 :]
+        return "; ".join(takewhile(lambda line: re.search("depends on|requested", line), rest))
+    errors = [line for line in lines if re.match(r"(ERROR|error)\b", line)]
+    told = (line.removeprefix("ERROR: ") for line in (errors or lines[-3:])[:4])
+    return " ".join(told) or "pip said nothing"
 
 
 def resolve(
@@ -154,7 +157,7 @@ def report(
         held.write_text("\n".join(holds), encoding="utf-8")
         asked.write_text("\n".join(wants), encoding="utf-8")
         there = os.path.exists(python)
-        words = [*pip(python if there else sys.executable), "install", "--quiet", "--dry-run"]
+        words = [*pip(python if there else sys.executable), "install", "--dry-run"]
         words += ["--report", str(said)] + ([] if there else ["--ignore-installed"])
         words += ["-c", str(held), "-r", str(asked)]
         words += ["--index-url", index] if index else []

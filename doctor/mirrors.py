@@ -20,7 +20,7 @@ class Unreachable(Exception):
     """An address that did not give what was asked for: one word, the address, one sentence.
 
     Words: dns refused timeout tls proxy http-STATUS reset truncated hash size offline redirect
-    scheme commit git-missing git.
+    scheme commit disk git-missing git, and no-such-ref of an origin that has it not.
     """
 
     def __init__(self, reason: str, url: str, why: str) -> None:

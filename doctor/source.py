@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from doctor.facts import Refusal
 from doctor.mirrors import GITHUB, redacted
 
 REPOSITORY, ARCHIVE, FOLDER = "repository", "archive", "folder"
@@ -21,7 +22,7 @@ BUTTONS = re.compile(
 )
 
 
-class BadSource(ValueError):
+class BadSource(Refusal):
     """Something that was asked for and is no address, archive or folder."""
 
     reference = "bad-source"

@@ -129,7 +129,7 @@ class Host:
             return packed(self.root, where)
         if kind == "api":
             return told(self.root, where.removeprefix("/api/v3/repos"), query)
-        return file_of(self.root / where.lstrip("/"), visit.headers)
+        return file_of(self.root / where.lstrip("/"), dict(visit.headers))
 
 
 def repository(root: Path, path: str) -> tuple[Path, str]:

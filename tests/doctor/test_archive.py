@@ -34,11 +34,11 @@ def zipped(path: Path, entries: Entries) -> Path:
     return path
 
 
-def tarred(path: Path, entries: Entries, packed: str = "gz") -> Path:
+def tarred(path: Path, entries: Entries) -> Path:
     """The same as a tar, by its own kinds of entries."""
     kinds = {stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE}
     kinds |= {stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFDIR: tarfile.DIRTYPE}
-    with tarfile.open(path, f"w:{packed}", format=tarfile.PAX_FORMAT) as file:
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as file:
         for name, data, mode in entries:
             info = tarfile.TarInfo(name)
             info.type = kinds.get(stat.S_IFMT(mode), tarfile.REGTYPE)
@@ -189,7 +189,7 @@ def evil_page(path: Path) -> None:
     path.write_bytes(b"<!DOCTYPE html><html>Please log in</html>")
 
 
-MADE = {
+MADE: dict[Callable[[Path], None], str] = {
     evil_nul: "nul",
     evil_encrypted: "encrypted",
     evil_other_name_inside: "damaged",

@@ -102,6 +102,31 @@ def test_a_length_too_long_is_noticed(host: Callable[..., Host], tmp_path: Path)
     download(f"{server.url}/f", tmp_path / "f", sha256=SHA)  # the hash knows better
 
 
+def test_silence_is_not_asked_again(host: Callable[..., Host], tmp_path: Path) -> None:
+    server = host(all=internet.hang)
+    with pytest.raises(Unreachable):
+        download(f"{server.url}/f", tmp_path / "f", timeout=5, stall=0.3)
+    assert len(server.asked) == 1
+
+
+def test_a_late_answer_writes_nothing(host: Callable[..., Host], tmp_path: Path) -> None:
+    def late(visit: Visit, answer: Answer) -> None:
+        time.sleep(0.6)
+        internet.whole(visit, answer)
+
+    with pytest.raises(Unreachable):
+        download(f"{host(all=late).url}/f", tmp_path / "f", timeout=0.3, stall=5)
+    time.sleep(0.6)
+    assert left(tmp_path) == ["www"]
+
+
+def test_used_up_questions_are_named(host: Callable[..., Host], tmp_path: Path) -> None:
+    used_up = Answer(403, {"X-RateLimit-Remaining": "0"})
+    server = host(all=internet.instead(lambda answer: used_up))
+    with pytest.raises(Unreachable, match="per hour"):
+        read(f"{server.url}/f")
+
+
 def test_nobody_there_and_no_such_name(tmp_path: Path) -> None:
     for url, reason in ((internet.nobody(), "refused"), ("http://no.invalid", "dns")):
         with pytest.raises(Unreachable) as gone:

@@ -1,12 +1,14 @@
 """Routes: whose address is asked, in which order, and who never learns of it."""
 
+from typing import Any
+
 import pytest
 
 from doctor.manifest import Mirror, World, world
 from doctor.mirrors import Route, api, archives, private, redacted, routes, secret
 
 PACK = "https://github.com/o/pack"
-REASON = {"why": "a test", "source": ("here",), "checked": "2026-01-01"}
+REASON: Any = {"why": "a test", "source": ("here",), "checked": "2026-01-01"}
 
 
 def mirror(name: str, at: str, kind: str, of: str = "https://github.com/") -> Mirror:
