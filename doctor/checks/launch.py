@@ -31,7 +31,7 @@ def cuda_malloc_unsupported(facts: Facts) -> Iterator[Finding]:
             Severity.ERROR if faults else severity,
             because=(*faults, *(f"{name} is on ComfyUI's list" for name in cards)),
             values={"gpu": names[0] if names else "?"},
-            commands=(advise.doctor(facts, "launch", "--", FLAG),),
+            commands=(f"{advise.doctor(facts, 'launch')} -- {FLAG}",),
             fix="disable-cuda-malloc",
         )
 
@@ -61,5 +61,5 @@ def port_in_use(facts: Facts) -> Iterator[Finding]:
         Severity.INFO if itself else Severity.ERROR if by else Severity.WARNING,
         because=(f"port {number}: {by or 'the system does not tell whose it is'}",),
         values={"port": number, "by": by or "?"},
-        commands=(advise.doctor(facts, "launch", "--", "--port", str(facts.port.number + 1)),),
+        commands=(f"{advise.doctor(facts, 'launch')} -- --port {facts.port.number + 1}",),
     )

@@ -259,7 +259,11 @@ def xformers_mismatch(facts: Facts) -> Iterator[Finding]:
     if unmet or errors:
         yield Finding(
             Severity.WARNING,
-            because=(f"xformers {package.version} asks for torch{asked}, {torch} is here", *errors),
+            because=(
+                f"xformers {package.version} asks for torch{asked}",
+                f"torch {torch}",
+                *errors,
+            ),
             values={"xformers": package.version, "torch": version_and_build(facts)},
             commands=(advise.pip(facts, "uninstall", "xformers"),),
         )

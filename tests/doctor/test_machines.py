@@ -13,7 +13,7 @@ import pytest
 from doctor.check import CHECKS
 from doctor.diagnose import diagnose, verdict
 from doctor.facts import Facts, build, plain
-from doctor.finding import Diagnosis, Severity
+from doctor.finding import Diagnosis
 from doctor.manifest import world
 from doctor.words import LANGUAGES, pages, told
 
@@ -92,39 +92,43 @@ def test_every_check_has_a_patient_both_ways(diagnoses):
     assert healthy
 
 
-SEVERITIES = {  # a mild form of a problem is a lower severity: who is mild, and who is not
-    "torchaudio-never-installed": Severity.WARNING,
-    "torchaudio-for-an-older-torch": Severity.WARNING,
-    "torchvision-never-installed": Severity.ERROR,
-    "torchvision-for-another-torch": Severity.ERROR,
-    "templates-left-out": Severity.WARNING,
-    "templates-of-another-version": Severity.WARNING,
-    "node-pinned-an-old-transformers": Severity.ERROR,
-    "two-opencvs-that-work": Severity.WARNING,
-    "two-opencvs-and-no-cv2": Severity.ERROR,
-    "a-file-of-an-unused-package-is-gone": Severity.WARNING,
-    "safetensors-lost-its-library": Severity.ERROR,
-    "gtx-1650-on-the-list": Severity.INFO,
-    "card-off-the-list-that-fails": Severity.ERROR,
-    "comfyui-is-running": Severity.INFO,
-    "port-taken-by-another-program": Severity.ERROR,
-    "disk-almost-full": Severity.ERROR,
-    "disk-getting-full": Severity.WARNING,
-    "python-3-10-after-its-end": Severity.INFO,
-    "python-3-9-and-current-comfyui": Severity.ERROR,
-    "system-python-of-debian": Severity.INFO,
-    "card-without-driver": Severity.ERROR,
-    "card-without-driver-beside-cpu-torch": Severity.WARNING,
-    "old-card-beside-a-new-one": Severity.WARNING,
-    "gtx-1080-with-cu130": Severity.ERROR,
-    "transformers-out-of-step": Severity.ERROR,
-    "flash-attention-for-another-torch": Severity.WARNING,
+MILD = {  # a mild form of a problem is a lower severity; whoever is not named here has errors
+    "a-file-of-an-unused-package-is-gone": "warning",
+    "card-on-the-list-of-this-comfyui-only": "info",
+    "card-without-driver-beside-cpu-torch": "warning",
+    "comfyui-is-running": "info",
+    "cuda-malloc-forced-on-a-listed-card": "warning",
+    "cuda-torch-in-a-container-without-card": "warning",
+    "cuda-torch-in-an-environment-without-card": "warning",
+    "disk-getting-full": "warning",
+    "environment-made-by-uv": "info",
+    "flash-attention-for-another-torch": "warning",
+    "frontend-lags-behind": "warning",
+    "gtx-1650-on-the-list": "info",
+    "imgaug-uses-removed-names": "warning",
+    "old-card-beside-a-new-one": "warning",
+    "onnxruntime-for-another-cuda": "warning",
+    "port-taken-by-somebody": "warning",
+    "python-3-10-after-its-end": "info",
+    "sage-built-on-a-newer-system": "warning",
+    "small-cloud-machine": "warning",
+    "sound-library-missing": "warning",
+    "system-python-of-debian": "info",
+    "system-python-without-torch": "error warning",
+    "templates-left-out": "warning",
+    "templates-of-another-version": "warning",
+    "torchaudio-for-an-older-torch": "warning",
+    "torchaudio-never-installed": "warning",
+    "two-opencvs-that-work": "warning",
+    "windows-dll-of-a-node-missing": "warning",
+    "xformers-for-another-torch": "warning",
 }
 
 
-@pytest.mark.parametrize(("name", "severity"), SEVERITIES.items())
-def test_severity(name, severity, diagnoses):
-    assert [finding.severity for finding in diagnoses[name].findings] == [severity]
+@pytest.mark.parametrize("name", PATIENTS)
+def test_severity(name, diagnoses):
+    owed = MILD.get(name, "error " * len(PATIENTS[name]["findings"])).split()
+    assert [finding.severity.word for finding in diagnoses[name].findings] == owed
 
 
 def test_a_machine_nobody_looked_at_is_not_healthy():
@@ -198,3 +202,35 @@ def test_the_torch_that_is_there_stays_when_a_companion_is_put_right(diagnoses):
         "/opt/env/bin/python -m pip install --no-deps torchvision==0.28.0+cpu "
         "--index-url https://download.pytorch.org/whl/cpu",
     )
+
+
+COMMANDS = {  # patient -> what a person is told to type
+    "insightface-of-a-forum-beside-numpy-2": "-m pip install 'numpy>=1.26,<2'",
+    "opencv-of-2023-beside-numpy-2": "-m pip install --upgrade 'opencv-python>=4.10.0.84'",
+    "module-built-for-numpy-2-beside-numpy-1": "-m pip install 'numpy>=2'",
+    "numpy-moved-below-comfyui": "-m pip install 'numpy>=1.25.0'",
+    "container-without-libgl": "apt-get install libgl1",
+    "cuda-visible-devices-all": "unset CUDA_VISIBLE_DEVICES",
+    "torch-lost-a-library": "--force-reinstall --no-deps torch==2.13.0+cpu",
+    "torch-dies-of-a-signal": "--force-reinstall --no-deps torch==2.13.0+cpu",
+    "gtx-1080-with-cu130": "torch==2.14.0+cu126",
+    "rtx-5090-with-cu126": "torch==2.14.0+cu130",
+    "driver-of-cuda-12-with-cu130": "torch==2.14.0+cu126",
+    "cuda-torch-on-a-server-without-card": "torch==2.13.0+cpu",
+    "cpu-torch-on-a-radeon": "torch==2.14.0+rocm7.2",
+    "safetensors-lost-its-library": "--force-reinstall --no-deps safetensors==0.6.2",
+    "updated-by-git-pull-alone": "-m pip install -r /srv/ComfyUI/requirements.txt",
+    "fresh-environment": "comfy-doctor fix core-requirement-missing --comfyui /srv/ComfyUI",
+    "port-taken-by-another-program": "launch --comfyui /srv/ComfyUI -- --port 8189",
+    "card-off-the-list-that-fails": "launch --comfyui /srv/ComfyUI -- --disable-cuda-malloc",
+}
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
+def test_the_command_is_the_right_one(name, command, diagnoses):
+    assert command in diagnoses[name].findings[0].commands[0]
+
+
+def test_no_command_where_none_would_help(diagnoses):
+    for name in ("driver-450-51-with-cu118", "python-newer-than-any-torch"):
+        assert diagnoses[name].findings[-1].commands == ()
