@@ -61,10 +61,13 @@ class Unpacked:
 
 
 class Bounded:
-    """A file whose reader (zipfile, tarfile) can be made to read, or to skip, only so much."""
+    """A file whose reader (zipfile, tarfile) can be made to read only so much.
 
-    def __init__(self, file: IO[bytes], budget: int, end: int) -> None:
-        self.file, self.budget, self.end = file, budget, end
+    What it skips is bounded by judged(): each size is judged before the next header is looked for.
+    """
+
+    def __init__(self, file: IO[bytes], budget: int) -> None:
+        self.file, self.budget = file, budget
 
     def read(self, count: int = -1) -> bytes:
         if count > self.budget:
@@ -76,8 +79,6 @@ class Bounded:
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET and offset > self.end:
-            raise Refused("size", "", f"would become more than {self.end} bytes")
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -92,7 +93,7 @@ class ZipReader:
 
     def __init__(self, path: Path, limits: Limits, stack: ExitStack) -> None:
         self.file = stack.enter_context(path.open("rb"))
-        self.bounded = Bounded(self.file, limits.headers, path.stat().st_size)
+        self.bounded = Bounded(self.file, limits.headers)
         self.zip = stack.enter_context(zipfile.ZipFile(cast(IO[bytes], self.bounded)))
         self.bounded.budget = 1 << 62  # listed; from here on each read is a small one
         self.label = self.zip.comment.decode("ascii", "replace")
@@ -139,12 +140,11 @@ class TarReader:
         self.file = cast(IO[bytes], stack.enter_context(path.open("rb")))
         if starts(path)[:2] == b"\x1f\x8b":
             self.file = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=self.file)))
-        self.end = limits.room(path.stat().st_size) + 1024 * limits.files
         self.headers = limits.headers
         self.label = ""
 
     def entries(self) -> Iterator[Entry]:
-        bounded = cast(IO[bytes], Bounded(self.file, self.headers, self.end))
+        bounded = cast(IO[bytes], Bounded(self.file, self.headers))
         with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as tar:
             self.label = tar.pax_headers.get("comment", "")
             while info := tar.next():
@@ -245,8 +245,8 @@ def write_file(source: IO[bytes], entry: Entry, path: Path) -> None:
         while left and (chunk := source.read(min(CHUNK, left))):
             file.write(chunk)
             left -= len(chunk)
-    if left or (isinstance(source, zipfile.ZipExtFile) and source.read(1)):
-        raise Refused("length", entry.name, "has another length than it says")
+    if left:
+        raise Refused("length", entry.name, "is shorter than it says")
     if entry.mode == PROGRAM:
         path.chmod(0o755)
 

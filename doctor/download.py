@@ -170,7 +170,7 @@ def save(answer: requests.Response, transfer: Transfer, here: int) -> None:
                 refuse_size(transfer)
             file.write(chunk)
             transfer.progress(here, total)
-    if total and here != total:
+    if total and here != total:  # urllib3 notices this, too, from version 2 on
         raise Unreachable("truncated", transfer.url, f"broke off at {here} of {total} bytes")
 
 

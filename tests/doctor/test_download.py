@@ -120,6 +120,23 @@ def test_a_late_answer_writes_nothing(host: Callable[..., Host], tmp_path: Path)
     assert left(tmp_path) == ["www"]
 
 
+def test_a_slow_answer_writes_no_more_when_its_time_is_over(
+    host: Callable[..., Host], tmp_path: Path
+) -> None:
+    def slow(visit: Visit, answer: Answer) -> None:
+        visit.start(answer, len(answer.body))
+        for place in range(0, len(DATA), 40_000):
+            visit.wfile.write(DATA[place : place + 40_000])
+            visit.wfile.flush()
+            time.sleep(0.15)
+
+    with pytest.raises(Unreachable):
+        download(f"{host(all=slow).url}/f", tmp_path / "f", timeout=0.4, stall=5)
+    size = (tmp_path / "f.part").stat().st_size
+    time.sleep(0.5)
+    assert 0 < (tmp_path / "f.part").stat().st_size <= size + 16_384
+
+
 def test_used_up_questions_are_named(host: Callable[..., Host], tmp_path: Path) -> None:
     used_up = Answer(403, {"X-RateLimit-Remaining": "0"})
     server = host(all=internet.instead(lambda answer: used_up))
@@ -212,32 +229,30 @@ def test_a_server_that_ignores_ranges_starts_anew(
     assert (tmp_path / "f").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("sha256", [SHA, ""])
 def test_another_range_than_asked_for_is_not_appended(
-    host: Callable[..., Host], tmp_path: Path
+    host: Callable[..., Host], tmp_path: Path, sha256: str
 ) -> None:
     def shifted(visit: Visit, answer: Answer) -> None:
         told = {"Content-Range": f"bytes 0-{len(DATA) - 1}/{len(DATA)}"}
         partial = "range" in {name.lower() for name in visit.headers}
         internet.whole(visit, Answer(206 if partial else 200, told if partial else {}, DATA))
 
-    (tmp_path / "f.part").write_bytes(DATA[:1000])
-    download(f"{host(all=shifted).url}/f", tmp_path / "f", sha256=SHA)
+    server = host(all=internet.first(1, internet.cut(100_000), shifted))
+    download(f"{server.url}/f", tmp_path / "f", sha256=sha256)
     assert (tmp_path / "f").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_more_than_the_limit_is_not_taken(
-    host: Callable[..., Host], tmp_path: Path, told: bool
-) -> None:
+def test_more_than_the_limit_is_not_taken(host: Callable[..., Host], tmp_path: Path) -> None:
     def untold(visit: Visit, answer: Answer) -> None:
         visit.start(answer, None)
         visit.wfile.write(answer.body)
 
-    server = host(all=internet.whole if told else untold)
-    with pytest.raises(Unreachable) as gone:
-        download(f"{server.url}/f", tmp_path / "f", limit=1000)
-    assert gone.value.reason == "size"
-    assert left(tmp_path) == ["www"]
+    for fault in (untold, internet.stall(0)):  # nothing needs to come where the length tells it
+        with pytest.raises(Unreachable) as gone:
+            download(f"{host(all=fault).url}/f", tmp_path / "f", limit=1000, stall=1)
+        assert gone.value.reason == "size"
+        assert left(tmp_path) == ["www"]
 
 
 def test_redirects_are_followed(host: Callable[..., Host], tmp_path: Path) -> None:

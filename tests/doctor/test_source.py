@@ -90,6 +90,16 @@ def test_everything_else_is_refused_with_advice(text: str) -> None:
     assert refused.value.advice
 
 
+def test_a_file_that_looks_like_an_option_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "-x.zip").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadSource):
+        Source.parse("-x.zip")
+    assert Source.parse("./-x.zip").kind == "archive"
+
+
 def test_a_password_is_not_repeated() -> None:
     with pytest.raises(BadSource) as refused:
         Source.parse("https://me:secret@x.example/a b")
