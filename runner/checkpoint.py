@@ -88,7 +88,9 @@ def read(path: Path) -> Checkpoint:
     """
     entries = header(path)
     stored = {name: dict(own_names(entries, prefix)) for name, prefix in PREFIXES.items()}
-    stored["vae"] = {k: v for k, v in stored["vae"].items() if not k.startswith("loss.")}
+    stored["vae"] = {
+        k: v for k, v in stored["vae"].items() if not k.startswith(("loss.", "model_ema."))
+    }
     shapes = {part: {k: entries[v].shape for k, v in names.items()} for part, names in
               stored.items()}  # fmt: skip
     family = looks_like({key: entry.shape for key, entry in entries.items()})
@@ -98,9 +100,10 @@ def read(path: Path) -> Checkpoint:
             f"{path} is recognised as {family}, which is not rendered here yet; SD 1.x is.",
         )
     complete(path, shapes)
-    for entry in entries.values():
-        if entry.dtype not in DTYPES:
-            raise Refused("checkpoint-dtype", f"{path} stores {entry.dtype}, not read here yet.")
+    for key in (key for names in stored.values() for key in names.values()):
+        if entries[key].dtype not in DTYPES:
+            what = f"{key} as {entries[key].dtype}, which is not read here yet"
+            raise Refused("checkpoint-dtype", f"{path} stores {what}.")
 
     def fill(part: str, name: str, out: Tensor) -> None:
         read_tensor(path, entries[stored[part][name]], out)
@@ -211,12 +214,17 @@ def entry(path: Path, key: str, row: object, base: int) -> Entry:
             damaged(path, f"its entry for {key[:80]!r} is malformed")
     if not all(type(side) is int and 0 <= side < 2**40 for side in shape) or len(shape) > 8:
         damaged(path, f"the shape of {key[:80]!r} makes no sense")
-    width = DTYPES[dtype].itemsize if dtype in DTYPES else BYTES.get(dtype, 0)
+    width = width_of(DTYPES[dtype]) if dtype in DTYPES else BYTES.get(dtype, 0)
     if not width:
         damaged(path, f"{key[:80]!r} has the unknown type {dtype[:20]!r}")
     if not 0 <= start <= stop or stop - start != prod(shape) * width:
         damaged(path, f"the size of {key[:80]!r} does not match its shape")
     return Entry(dtype, tuple(shape), base + start, base + stop)
+
+
+def width_of(dtype: torch.dtype) -> int:
+    """Bytes of one number (torch 2.0 has no dtype.itemsize)."""
+    return torch.empty((), dtype=dtype).element_size()
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str:
@@ -359,7 +367,7 @@ def put(network: nn.Module, name: str, tensor: Tensor) -> None:
 
 def reserve(specs: list[tuple[Shape, torch.device, torch.dtype]]) -> Iterator[Tensor]:
     """Memory for tensors, in order; what lies on the CPU comes from one piece of large pages."""
-    sizes = [prod(shape) * dtype.itemsize for shape, _, dtype in specs]
+    sizes = [prod(shape) * width_of(dtype) for shape, _, dtype in specs]
     ours = [device.type == "cpu" for _, device, _ in specs]
     total = sum(-(-size // 64) * 64 for size, cpu in zip(sizes, ours, strict=True) if cpu)
     enough_memory(total)

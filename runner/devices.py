@@ -180,7 +180,8 @@ def machine(device: torch.device) -> dict[str, object]:
 
 def capability() -> str:
     """The instruction set torch's own CPU kernels use: another one changes last bits."""
-    ask = getattr(torch.backends.cpu, "get_cpu_capability", None)
+    cpu = getattr(torch.backends, "cpu", None)  # since torch 2.1
+    ask = getattr(cpu, "get_cpu_capability", None)
     return ask() if ask else os.environ.get("ATEN_CPU_CAPABILITY", "unknown")
 
 

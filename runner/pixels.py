@@ -116,10 +116,15 @@ def to_png(image: Tensor, text: Mapping[str, str]) -> bytes:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name when it is complete, or not at all.
 
+    A device or a pipe is written to and never replaced; of a link, what it points to is.
     Refused: cannot-write (no such folder, not allowed, disk full), with the system's reason.
     """
-    unfinished = None
+    unfinished, path = None, path.resolve()
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
         descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -127,7 +127,8 @@ def bent(rows):
 
 
 def float8(rows):
-    rows["other"] = {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}
+    row = rows[f"{UNET}time_embed.0.bias"]
+    row |= {"dtype": "F8_E4M3", "data_offsets": [0, row["shape"][0]]}
 
 
 def textless(rows):

@@ -1,5 +1,6 @@
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +117,26 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pixels.whole_file(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_device_is_written_to_and_not_replaced():
+    with suppress(Refused), pixels.whole_file(Path("/dev/null")) as file:
+        file.write(b"x")
+    with pytest.raises(Refused, match="No space left on device"):
+        fill(Path("/dev/full"))
+    assert Path("/dev/full").is_char_device()
+    assert Path("/dev/null").is_char_device()
+
+
+def fill(path):
+    with pixels.whole_file(path) as file:
+        file.write(b"x" * 100_000)
+
+
+def test_of_a_link_the_file_is_replaced(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    fill(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len((tmp_path / "a").read_bytes()) == 100_000
