@@ -105,10 +105,11 @@ def numpy_too_old(facts: Facts) -> Iterator[Finding]:
     if facts.comfyui is None or not facts.comfyui.present or "numpy" not in facts.packages:
         return
     here, floor = facts.packages["numpy"].version, least(facts, "numpy")
-    asked = [r.specifier for r in wanted(facts) if canonicalize_name(r.name) == "numpy"]
-    wish = str(asked[0]) if asked and str(asked[0]) else f">={floor}"
-    lows = [numbers(s.version) for s in asked[0] if s.operator in (">=", "==")] if asked else []
-    if numbers(here) < max([*lows, numbers(floor)]):
+    asked = [s for r in wanted(facts) if r.name == "numpy" for s in r.specifier]
+    lows = [s.version for s in asked if s.operator in (">=", "==")]
+    lowest = max([*lows, floor], key=numbers)
+    wish = f">={lowest}"
+    if numbers(here) < numbers(lowest):
         yield Finding(
             Severity.ERROR,
             because=(f"numpy {here}, asked for {wish}",),

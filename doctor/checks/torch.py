@@ -87,15 +87,13 @@ def torch_broken(facts: Facts) -> Iterator[Finding]:
 @check("torch-crashes")
 def torch_crashes(facts: Facts) -> Iterator[Finding]:
     """The interpreter dies or hangs while it imports torch."""
-    for module, outcome in blamed(facts, "torch-crashes"):
-        how = outcome.signal or f"no answer, stopped after {outcome.seconds:.0f} s"
+    for _, outcome in blamed(facts, "torch-crashes"):
         family = installed(facts)
-        version = facts.torch.version if facts.torch is not None else ""
         repair = ("--force-reinstall", "--no-deps", *family.pins[:1]) if family else ()
         yield Finding(
             Severity.ERROR,
-            because=(f"{module} {version}: {how}", outcome.error, *outcome.trace[-2:]),
-            values={"version": version, "how": outcome.signal or "timeout"},
+            because=(f"torch {version_and_build(facts)}", outcome.error, *outcome.trace[-2:]),
+            values={"version": version_and_build(facts), "how": outcome.signal or "timeout"},
             commands=(install(facts, family, *repair),) if family else (),
             fix="install-torch",
         )

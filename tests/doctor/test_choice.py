@@ -305,6 +305,12 @@ def test_is_there_a_torch_for_this_card(gpu, is_supported):
     assert supported(gpu, facts(gpu)) == is_supported
 
 
+def test_a_card_is_supported_where_its_wheels_are():
+    thor = nvidia("580.95.05", "11.0", "Thor")
+    assert supported(thor, facts(thor, **ARM))
+    assert not supported(thor, facts(thor, **WINDOWS))
+
+
 def test_the_family_of_the_torch_that_is_there():
     family = installed(facts(torch=Torch("2.13.0+cpu", "cpu")))
     assert family is not None

@@ -122,6 +122,8 @@ MILD = {  # a mild form of a problem is a lower severity; whoever is not named h
     "two-opencvs-that-work": "warning",
     "windows-dll-of-a-node-missing": "warning",
     "xformers-for-another-torch": "warning",
+    "xformers-seen-at-level-1": "warning",
+    "xformers-that-fits-by-number-and-fails": "warning",
 }
 
 
