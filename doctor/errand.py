@@ -70,7 +70,7 @@ class Errand:
     """One call of obtain(): what is wanted, what may be used, and what was tried so far."""
 
     source: Source
-    staging: Path
+    work: Path  # a folder of this errand alone
     world: World
     environ: Mapping[str, str]
     patience: Patience
@@ -103,7 +103,7 @@ class Errand:
         return left
 
     def scratch(self) -> Path:
-        return self.staging / f"{self.source.name}.{next(self.numbers)}"
+        return self.work / f"{self.source.name}.{next(self.numbers)}"
 
     def alive(self, asked: Sequence[Route]) -> Iterator[Route]:
         """The routes whose host has not failed already, while there is time."""

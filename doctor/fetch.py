@@ -8,8 +8,9 @@ through here; HTTP is spoken in download.py, git's own protocol by git.py.
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from time import monotonic
 from urllib.parse import quote
 
@@ -76,18 +77,16 @@ def obtain(
     patience = timeout or Patience()
     until = monotonic() + patience.total
     staging.mkdir(parents=True, exist_ok=True)
-    before = set(staging.iterdir())
-    errand = Errand(source, staging, world, environ, patience, say, allow_unproven, until)
-    arrived = None
+    work = Path(mkdtemp(prefix=".work-", dir=staging))  # others may use the same staging folder
+    errand = Errand(source, work, world, environ, patience, say, allow_unproven, until)
     try:
         if offline and not local_path(source.url):
             raise NotObtained("offline", "Nothing is fetched offline", "Name a local archive.", ())
         arrived = brought(errand)
+        path = staging / f"{source.name}-{work.name.removeprefix('.work-')}"
+        return replace(arrived, path=arrived.path.rename(path))
     finally:
-        for path in set(staging.iterdir()) - before:
-            if not arrived or path != arrived.path:
-                remove(path)
-    return arrived
+        remove(work)
 
 
 def brought(errand: Errand) -> Arrived:
