@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait 
 Json = dict[str, Any]
 Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
 LANGUAGES = ("en", "zh")
+SPINS = "10000"  # rounds a thread of libgomp waits awake; its own 300,000 starve a busy machine
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     lang = language(spoken(arguments))
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
     try:
         with ended_like_interrupted():
             options = parser().parse_args(arguments)
