@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from doctor.facts import Refusal
+
 CACHE = "__pycache__"
+NOT_HELD = frozenset({CACHE, ".comfy-doctor"})  # the doctor's own notes may lie in a venv
 Row = tuple[str, int, int, int, str]  # kind f/d/l, mode, size, mtime in ns, target of a link
 Listing = dict[str, Row]  # path below the root -> what lies there
 
@@ -42,8 +45,10 @@ class Change:
         return bool(self.added or self.removed or self.altered)
 
 
-class SnapshotDamaged(Exception):
+class SnapshotDamaged(Refusal):
     """The copy cannot be trusted, or does not hold what has to be brought back."""
+
+    code = 1
 
 
 def listing(scope: Scope) -> Listing:
@@ -63,7 +68,7 @@ def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         except FileNotFoundError:
             continue
         for entry in entries:
-            if entry.name == CACHE:
+            if entry.name in NOT_HELD:
                 continue
             yield entry.path, entry
             if entry.is_dir(follow_symlinks=False):

@@ -74,6 +74,13 @@ def test_going_back_from_a_change_cut_short_needs_no_record_of_it(env, tmp_path)
     assert tree(env) == before
 
 
+def test_the_doctors_own_notes_in_a_venv_are_not_held(env, tmp_path):
+    kept = held(env, tmp_path, "site/alpha/a.py")
+    (env / ".comfy-doctor").mkdir()
+    (env / ".comfy-doctor" / "journal.jsonl").write_text("{}")
+    assert not snapshot.settle(kept)
+
+
 def test_what_somebody_did_afterwards_elsewhere_is_left_alone(env, tmp_path):
     kept = held(env, tmp_path, "site/alpha/a.py")
     (env / "site/alpha/a.py").write_text("treated")
