@@ -26,4 +26,4 @@ def doctor(facts: Facts, *words: str) -> str:
     where = ["--comfyui", facts.target.comfyui] if facts.target.comfyui else []
     if not where and facts.target.python:
         where = ["--python", facts.target.python]
-    return line(facts, "comfy-doctor", *words, *where)
+    return line(facts, "comfy-doctor", words[0], *where, *words[1:])

@@ -55,7 +55,7 @@ def obey(words: Sequence[str], screen: Screen) -> int:
     if args.verb is None:
         options.parser().print_help()
         return 2
-    screen.lang = args.lang or screen.lang
+    screen.lang, screen.verbose = args.lang or screen.lang, args.verbose
     module, function = VERBS[args.verb]
     code: int = getattr(import_module(f"doctor.verbs.{module}"), function)(args, screen)
     return code

@@ -207,6 +207,9 @@ FAULT = re.compile(
 )
 
 
+WELL = re.compile(r"\bDevice: cuda")  # the line of a healthy start that names the allocator
+
+
 def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
     """Lines of the last start that name a fault of the card. Reads at most `last` bytes."""
     logs = (folder / ".comfy-doctor" / "launch.log", folder / "user" / "comfyui.log")
@@ -217,7 +220,8 @@ def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
     with newest.open("rb") as file:
         file.seek(max(0, newest.stat().st_size - last))
         lines = file.read().decode(errors="replace").splitlines()
-    return tuple(dict.fromkeys(line.strip() for line in lines if FAULT.search(line)))[-8:]
+    told = (line.strip() for line in lines if FAULT.search(line) and not WELL.search(line))
+    return tuple(dict.fromkeys(told))[-8:]
 
 
 def examine(target: Target, level: int = 2, progress: Progress = lambda _: None) -> Facts:

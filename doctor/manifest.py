@@ -185,6 +185,8 @@ class Core(Row):
     repository: str
     port: int
     version: str
+    commit: str  # one that any mirror may deliver where the origin cannot be asked; its release
+    release: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from doctor.words import say, told
 if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
     from doctor.plan import Plan
 
+NAMED = 4  # more checks than this with one reason are counted and not named
 MARKS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 
 
@@ -100,8 +101,9 @@ def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
     yield from (f"    {say('because', lang)}  {fact}" for fact in finding.because)
     yield f"    {say('do', lang)}  {page.advice}"
     yield from (f"        {command}" for command in finding.commands)
-    if finding.fix:
-        yield f"    {say('or-run', lang)}  {advise.doctor(facts, 'fix', finding.id)}"
+    by_itself = advise.doctor(facts, "fix", finding.id)
+    if finding.fix and by_itself not in finding.commands:
+        yield f"    {say('or-run', lang)}  {by_itself}"
 
 
 def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
@@ -111,7 +113,8 @@ def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
         if not missing.skipped:
             reasons.setdefault(missing.why, []).append(missing.id)
     for why, ids in reasons.items():
-        yield "? " + say("not-judged", lang, ids=", ".join(ids), why=why)
+        named = ", ".join(ids) if len(ids) <= NAMED else say("checks", lang, count=len(ids))
+        yield "? " + say("not-judged", lang, ids=named, why=why)
 
 
 def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
@@ -131,6 +134,8 @@ def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
         yield f"{treatment.fix}  {cures}".rstrip()
         for step in treatment.steps:
             yield from (f"    {part}" for part in str(step).split("; "))
+            if left_out := getattr(step, "left_out", ()):
+                yield say("left-out", lang, names=", ".join(left_out))
     for fix, why in plan.refused.items():
         yield "! " + say("refused", lang, fix=fix, why=why)
     if not plan.treatments and not plan.refused:
@@ -165,7 +170,8 @@ def proof_rows(
     """The picture with its hash, how fast it was made, and where the report lies."""
     render, bench = result["render"], result["bench"]
     picture, page = files
-    yield say("picture", lang), f"{picture} (sha256 {render['sha256']['output'][:16]}…)"
+    yield say("picture", lang), str(picture)
+    yield "", f"sha256 {render['sha256']['output']}"
     settings = bench["settings"]
     yield (
         say("speed", lang),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,7 @@ class Screen:
     def __init__(self, lang: str, as_json: bool = False, no_color: bool = False) -> None:
         self.lang = lang
         self.as_json = as_json
+        self.verbose = False
         self.out = console(as_json, no_color)
         self.err = console(True, no_color)
         self.ticker = Ticker(self.err)
@@ -38,14 +40,19 @@ class Screen:
             self.out.print(Text(line, style=STYLES.get(line[:1], "")))
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Labels and values, the values folded below themselves on a narrow terminal."""
+        """Labels and values; on a terminal values fold below themselves, else they stay whole."""
         self.ticker.clear()
+        if not self.out.is_terminal:
+            both = list(rows)
+            width = max((cell_len(label) for label, _ in both), default=0)
+            self.lines(f"{set_cell_size(label, width)}  {value}" for label, value in both)
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for label, value in rows:
             table.add_row(Text(label), Text(value))
-        self.out.print(table, soft_wrap=not self.out.is_terminal)
+        self.out.print(table, soft_wrap=False)
 
     def object(self, data: dict[str, Any]) -> None:
         self.ticker.clear()
@@ -55,6 +62,13 @@ class Screen:
     def complain(self, sentence: str) -> None:
         self.ticker.clear()
         self.err.print(Text(sentence, style="bold red"))
+
+    def attempt(self, line: str) -> None:
+        """One of several routes being tried: a line with --verbose, else only progress."""
+        if self.verbose:
+            self.lines([line])
+        else:
+            self.progress(line)
 
     def progress(self, what: str) -> None:
         self.ticker.show(what)

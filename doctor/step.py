@@ -97,6 +97,7 @@ class Place:
     source: str  # "" until it was fetched from `url`
     into: str
     url: str = ""  # where it came from, for the eye
+    known: str = ""  # a commit to fall back on where the origin cannot say which one is meant
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         taken = [path for path in self.moves() if os.path.lexists(Path(self.into, path))]
@@ -199,6 +200,12 @@ class Packages:
             installer.change(self.python, self.wheels or (), self.removes, progress)
         except installer.CannotInstall as error:
             raise StepFailed(str(error)) from error
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Wishes that no index of the right build could serve."""
+        brought = {wheel.name for wheel in self.wheels or ()}
+        return tuple(wish for wish in self.wishes if wish.partition("==")[0] not in brought)
 
     def __str__(self) -> str:
         if self.wheels is None:

@@ -78,7 +78,7 @@ def settled(step: Step, facts: Facts, journal: Journal, settings: Settings, say:
         )
         return replace(step, wheels=installer.compared(found, versions(facts)))
     if isinstance(step, Place) and not step.source:
-        arrived = obtain(step.url, journal, facts.world, settings, say)
+        arrived = obtain_known(step, journal, facts.world, settings, say)
         return replace(step, source=str(arrived.path), url=f"{step.url} @ {arrived.commit[:12]}")
     return step
 
@@ -87,6 +87,18 @@ def versions(facts: Facts) -> dict[str, str]:
     if isinstance(facts.packages, Unknown):
         return {}
     return {name: package.version for name, package in facts.packages.items()}
+
+
+def obtain_known(
+    step: Place, journal: Journal, world: World, settings: Settings, say: Progress
+) -> fetch.Arrived:
+    """The newest, or where its origin does not say which that is, a commit that is known."""
+    try:
+        return obtain(step.url, journal, world, settings, say)
+    except fetch.NotObtained as why:
+        if why.reference != "commit-unknown" or not step.known:
+            raise
+        return obtain(f"{step.url}@{step.known}", journal, world, settings, say)
 
 
 def obtain(

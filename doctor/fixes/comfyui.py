@@ -12,4 +12,5 @@ def get_comfyui(facts: Facts) -> Iterator[Step]:
     """Fetch ComfyUI into the folder, by any route that can prove its commit."""
     if facts.comfyui is None:
         raise CannotFix("no folder is named that ComfyUI could go to: --comfyui DIR")
-    yield Place(source="", into=facts.comfyui.path, url=facts.world.core[0].repository)
+    core = facts.world.core[0]
+    yield Place("", facts.comfyui.path, core.repository, known=core.commit)

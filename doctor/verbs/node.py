@@ -23,11 +23,9 @@ def node(args: Args, screen: Screen) -> int:
         raise BadUsage(f"{taken} is there already; nothing was changed")
     with locked(home(facts.target)) as book:
         recover(screen, book)
-        arrived = treat.obtain(
-            args.source, book, facts.world, settings(args), lambda line: screen.lines([line])
-        )
+        arrived = treat.obtain(args.source, book, facts.world, settings(args), screen.attempt)
         plan = Plan((treat.node_treatment(facts, arrived, source.name, book),))
-        plan = treat.settle(plan, facts, book, settings(args), lambda line: screen.lines([line]))
+        plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
         screen.lines(report.plan_lines(plan, screen.lang))
         outcome = treat.Outcome()
         if plan.treatments and agreed(args, screen, plan):

@@ -34,8 +34,7 @@ def run(args: Args, screen: Screen) -> int:
         screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
         return 1
     if diagnosis.errors:
-        why = fixed["refused"].get("get-comfyui", "")
-        screen.lines(["! " + say("source-warning", screen.lang, why=why)])
+        screen.lines(["! " + say("source-warning", screen.lang)])
     return prove(args, screen, facts, diagnosis, fixed)
 
 

@@ -81,7 +81,7 @@ def planned(
     """The plan for these findings, made exact and shown; what was tried before is left alone."""
     plan = prescribe([f for f in chosen if f.fix not in tried], facts)
     screen.progress(say("resolving", screen.lang))
-    plan = treat.settle(plan, facts, book, settings(args), lambda line: screen.lines([line]))
+    plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
     if plan.treatments or plan.refused or not tried:
         screen.lines(["", say("plan", screen.lang)])
         screen.lines(report.plan_lines(plan, screen.lang))
