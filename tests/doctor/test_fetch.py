@@ -585,6 +585,12 @@ def test_no_git_outlives_an_errand(made: Made, hosts: Callable[..., Host], tmp_p
     assert not [line for line in lines if origin.url in line]
 
 
+def test_a_host_that_nobody_reaches_is_asked_once(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(NotObtained) as gone:
+        bring(f"{internet.nobody()}/o/pack@{made.commits['pack']}", tmp_path)
+    assert [one.reason for one in gone.value.tried] == ["refused"]
+
+
 def test_five_megabytes_from_a_mirror_while_the_origin_hangs(
     made: Made, hosts: Callable[..., Host], tmp_path: Path
 ) -> None:
