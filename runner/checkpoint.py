@@ -45,7 +45,7 @@ DTYPES = {
 BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8}
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 MILLION = 1_000_000  # weights: the unit of progress
-PIECE = 1 << 16  # numbers read and converted at a time: they stay in the processor's cache
+PIECE = 1 << 15  # numbers made or converted at a time: in the cache, and in one thread of torch
 
 
 @dataclass(frozen=True)

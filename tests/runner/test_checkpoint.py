@@ -131,6 +131,10 @@ def float8(rows):
     row |= {"dtype": "F8_E4M3", "data_offsets": [0, row["shape"][0]]}
 
 
+def misfit(rows):
+    rows[f"{UNET}out.2.bias"]["shape"] = [3]
+
+
 def textless(rows):
     return {key: row for key, row in rows.items() if "cond_stage" not in key}
 
@@ -141,6 +145,7 @@ def textless(rows):
         (missing, "checkpoint-incomplete", f"1 tensors missing, the first {UNET}out.2.bias"),
         (extra, "checkpoint-incomplete", f"1 tensors unexpected, the first {UNET}out.3.bias"),
         (bent, "checkpoint-incomplete", f"another shape, the first {UNET}time_embed.0.weight"),
+        (misfit, "checkpoint-damaged", "does not match its shape"),
         (float8, "checkpoint-dtype", "F8_E4M3"),
         (textless, "checkpoint-incomplete", "text part (cond_stage_model.transformer....)"),
         (lambda rows: {"a": 5}, "checkpoint-damaged", "malformed"),

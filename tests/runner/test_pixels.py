@@ -117,6 +117,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pixels.whole_file(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.bin"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
