@@ -26,4 +26,5 @@ def doctor(facts: Facts, *words: str) -> str:
     where = ["--comfyui", facts.target.comfyui] if facts.target.comfyui else []
     if not where and facts.target.python:
         where = ["--python", facts.target.python]
-    return line(facts, "comfy-doctor", words[0], *where, *words[1:])
+    own = words.index("--") if "--" in words else len(words)  # what follows is main.py's
+    return line(facts, "comfy-doctor", *words[:own], *where, *words[own:])
