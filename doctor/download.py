@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from doctor.mirrors import Unreachable, loopback, redacted
+from doctor.mirrors import STOPPED, Unreachable, loopback, redacted
 from doctor.source import local_path
 
 CHUNK = 1 << 14
@@ -44,6 +44,7 @@ class Transfer:
     stall: float
     limit: int
     until: float
+    stop: threading.Event
     validator: str = ""  # the ETag or date of what is in the .part; only then is it resumed
 
     def here(self) -> int:
@@ -52,6 +53,8 @@ class Transfer:
         return self.part.stat().st_size if known and self.part.exists() else 0
 
     def check_time(self) -> None:
+        if self.stop.is_set():
+            raise Unreachable(STOPPED, self.url, "another route was faster")
         if monotonic() > self.until:
             raise Unreachable("timeout", self.url, "it took longer than it may")
 
@@ -66,6 +69,7 @@ def download(
     stall: float = 20.0,
     limit: int = 16 << 30,
     offline: bool = False,
+    stop: threading.Event | None = None,
 ) -> Path:
     """Bring one file (http, https, file: or a path) to `into`, whole, or raise Unreachable.
 
@@ -75,13 +79,14 @@ def download(
     part = into.with_name(f"{into.name}.part")
     into.parent.mkdir(parents=True, exist_ok=True)
     quiet = progress or (lambda here, total: None)
-    transfer = Transfer(url, part, sha256.lower(), quiet, stall, limit, monotonic() + timeout)
+    stop, until = stop or threading.Event(), monotonic() + timeout
+    transfer = Transfer(url, part, sha256.lower(), quiet, stall, limit, until, stop)
     if local := local_path(url):
         copy(local, transfer)
     elif offline:
         raise Unreachable("offline", url, "not asked, because of --offline")
     else:
-        within(timeout, url, lambda: bring(transfer))
+        within(timeout, url, lambda: bring(transfer), stop)
     check_hash(transfer)
     os.replace(part, into)
     return into
@@ -243,7 +248,20 @@ def read(url: str, *, timeout: float = 20.0, limit: int = 8 << 20, accept: str =
     return within(timeout, url, ask)
 
 
-def within(seconds: float, url: str, work: Callable[[], T]) -> T:
+def peek(url: str, seconds: float) -> None:
+    """The first byte of an answer, or Unreachable: is the thing itself there."""
+
+    def ask() -> None:
+        with requests.Session() as session, follow(session, url, AGENT, seconds) as answer:
+            refuse_status(answer, url)
+            next(chunks(answer, url), b"")
+
+    within(seconds, url, ask)
+
+
+def within(
+    seconds: float, url: str, work: Callable[[], T], stop: threading.Event | None = None
+) -> T:
     """What the work returns or raises, if it does so in time.
 
     A thread, because neither the look-up of a name nor a server that sends one byte now and then
@@ -263,6 +281,8 @@ def within(seconds: float, url: str, work: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True).start()
     until = monotonic() + max(seconds, 0)
     while not ended.wait(min(0.2, max(0.0, until - monotonic()))):  # short: Ctrl-C on Windows
+        if stop and stop.is_set():
+            raise Unreachable(STOPPED, url, "another route was faster")
         if monotonic() > until:
             raise Unreachable("timeout", url, f"no end after {seconds:.0f} seconds")
     if errors:

@@ -2,8 +2,9 @@
 
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,7 @@ from doctor import git
 from doctor.archive import Refused
 from doctor.facts import Refusal
 from doctor.manifest import World
-from doctor.mirrors import ORIGIN, Route, Unreachable, routes
+from doctor.mirrors import INSTEAD_OF, ORIGIN, Route, Unreachable, routes
 from doctor.source import Source
 
 Say = Callable[[str], None]
@@ -26,7 +27,7 @@ DEAD = ("dns", "refused", "tls", "proxy", "offline")
 class Patience:
     """Seconds: for a question, without a byte, for one route, for all of it. Bytes: an archive."""
 
-    ask: float = 15.0
+    ask: float = 10.0
     stall: float = 20.0
     route: float = 300.0
     total: float = 1200.0
@@ -92,7 +93,7 @@ class Errand:
         found = list(routes(url, "clone", self.world, self.environ))
         other = git.rewritten(self.git, url) if self.git else url
         if other != url and git.PLAIN_URL.fullmatch(other):
-            found = [Route("git's insteadOf", other, "clone"), *found]
+            found = [Route(INSTEAD_OF, other, "clone"), *found]
         return list({route.url: route for route in found}.values())
 
     def left(self, most: float) -> float:
@@ -103,7 +104,7 @@ class Errand:
         return left
 
     def scratch(self) -> Path:
-        return self.work / f"{self.source.name}.{next(self.numbers)}"
+        return self.work / f"{next(self.numbers)}"
 
     def alive(self, asked: Sequence[Route]) -> Iterator[Route]:
         """The routes whose host has not failed already, while there is time."""
@@ -119,6 +120,12 @@ class Errand:
             self.dead.add(host)
         self.tried.append(Attempt(route.shown, error.reason, error.why))
         self.tell(f"{route}: {error.reason}, {error.why}")
+
+
+def git_until(errand: Errand, stop: threading.Event) -> git.Git:
+    """Git, until another route was faster."""
+    assert errand.git
+    return replace(errand.git, stop=stop)
 
 
 def remove(path: Path) -> None:

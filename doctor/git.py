@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from time import monotonic
 
 import psutil
 
-from doctor.mirrors import Route, Unreachable, redacted
+from doctor.mirrors import STOPPED, Route, Unreachable, redacted
 from doctor.tree import Listing
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -83,6 +84,7 @@ class Git:
     environ: Mapping[str, str]
     stall: float
     more: Mapping[str, str] = field(default_factory=dict)  # settings for this errand
+    stop: threading.Event = field(default_factory=threading.Event)  # set: another was faster
 
     def __call__(
         self, *args: str, url: str, seconds: float, cwd: Path | None = None, stranger: bool = False
@@ -94,7 +96,7 @@ class Git:
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
         allowed = "https" if url.startswith("https:") else "https:http"  # never down from TLS
         environ = {**self.surroundings(), "GIT_ALLOW_PROTOCOL": allowed}
-        return run([self.program, *flags, *args], environ, url, seconds, cwd)
+        return run([self.program, *flags, *args], environ, url, seconds, cwd, self.stop)
 
     def surroundings(self) -> dict[str, str]:
         kept = {k: v for k, v in self.environ.items() if not INHERITED.fullmatch(k)}
@@ -108,7 +110,12 @@ def find(environ: Mapping[str, str], stall: float) -> Git | None:
 
 
 def run(
-    command: Sequence[str], environ: Mapping[str, str], url: str, seconds: float, cwd: Path | None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    url: str,
+    seconds: float,
+    cwd: Path | None,
+    stop: threading.Event,
 ) -> str:
     if seconds <= 0:
         raise Unreachable("timeout", url, "there was no time left")
@@ -128,14 +135,28 @@ def run(
     except OSError as error:
         raise Unreachable("git-missing", url, f"git cannot be started: {error}") from error
     try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise Unreachable("timeout", url, f"git was not ready in {seconds:.0f} seconds") from None
+        out, err = ended(process, url, seconds, stop)
     finally:
         end(process)
     if process.returncode:
         raise said(err, url)
     return out
+
+
+def ended(
+    process: subprocess.Popen[str], url: str, seconds: float, stop: threading.Event
+) -> tuple[str, str]:
+    """What it printed, if it ends in time and nobody else was faster."""
+    until = monotonic() + seconds
+    while True:
+        try:
+            return process.communicate(timeout=max(0.01, min(0.2, until - monotonic())))
+        except subprocess.TimeoutExpired:
+            if stop.is_set():
+                raise Unreachable(STOPPED, url, "another route was faster") from None
+            if monotonic() > until:
+                why = f"git was not ready in {seconds:.0f} seconds"
+                raise Unreachable("timeout", url, why) from None
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -172,7 +193,7 @@ def rewritten(git: Git, url: str) -> str:
     """What the user's insteadOf makes of an address."""
     command = [git.program, "ls-remote", "--get-url", url]
     try:
-        return run(command, git.surroundings(), url, 10, None).strip()
+        return run(command, git.surroundings(), url, 10, None, git.stop).strip()
     except Unreachable:
         return url  # a git that cannot even say this will say why when it is asked to clone
 

@@ -13,7 +13,8 @@ from doctor.manifest import World
 
 GITHUB = "https://github.com"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ORIGIN = "origin"
+ORIGIN, INSTEAD_OF, ENDPOINT = "origin", "git's insteadOf", "GITHUB_ENDPOINT"
+STOPPED = "stopped"  # of an attempt that was ended because another one was faster
 
 
 class Unreachable(Exception):
@@ -40,6 +41,11 @@ class Route:
     def own(self) -> bool:
         """Is this the very host that the address names, and not somebody between."""
         return self.name == ORIGIN
+
+    @property
+    def between(self) -> bool:
+        """Is this a mirror of the manifest, and neither the host itself nor one the user named."""
+        return self.name not in (ORIGIN, INSTEAD_OF, ENDPOINT)
 
     @property
     def shown(self) -> "Route":
@@ -81,12 +87,12 @@ def routes(url: str, kind: str, world: World, environ: Mapping[str, str]) -> tup
 
 def endpoint(url: str, kind: str, environ: Mapping[str, str]) -> list[Route]:
     """GITHUB_ENDPOINT stands in place of https://github.com (ComfyUI-Manager, git_utils.py)."""
-    own = environ.get("GITHUB_ENDPOINT", "").strip().rstrip("/")
+    own = environ.get(ENDPOINT, "").strip().rstrip("/")
     if kind not in ("clone", "archive") or not own or own == GITHUB:
         return []
     if not url.startswith(f"{GITHUB}/"):
         return []
-    return [Route("GITHUB_ENDPOINT", own + url.removeprefix(GITHUB), kind)]
+    return [Route(ENDPOINT, own + url.removeprefix(GITHUB), kind)]
 
 
 def archives(url: str, commit: str, world: World, environ: Mapping[str, str]) -> list[Route]:
@@ -100,7 +106,7 @@ def archives(url: str, commit: str, world: World, environ: Mapping[str, str]) ->
         path = url.removeprefix(GITHUB)
         direct = f"https://codeload.github.com{path}/zip/{commit}"
         more = routes(direct, "archive", world, {})
-        found = (*(r for r in found if not r.own and r.name == "GITHUB_ENDPOINT"), *more, *found)
+        found = (*(r for r in found if not r.own and r.name == ENDPOINT), *more, *found)
     return list({route.url: route for route in found}.values())
 
 

@@ -5,12 +5,16 @@ origin's API over TLS.
 """
 
 import json
+import threading
+from contextlib import closing
+from pathlib import Path
 
 from doctor import git
 from doctor.archive import Unpacked
 from doctor.download import read
-from doctor.errand import Errand, Named, remove
-from doctor.mirrors import Unreachable, api, private
+from doctor.errand import Errand, Named, git_until, remove
+from doctor.mirrors import Route, Unreachable, api, private
+from doctor.race import Way, raced
 from doctor.tree import Listing, differences, listing, tree_hash
 
 Claim = tuple[str, Listing]  # the id of a tree, and its files; "" where nobody told
@@ -32,7 +36,7 @@ def doubt(claimed: Claim, found: Unpacked) -> str:
 
 def claim(errand: Errand, named: Named) -> Claim:
     """(tree, files) of the commit: by git from any route, else by the origin's API over TLS."""
-    if errand.git and (claimed := claim_by_git(errand, errand.git, named.commit)):
+    if errand.git and (claimed := claim_by_git(errand, named.commit)):
         return claimed
     try:
         return claim_by_api(errand, named.commit)
@@ -41,16 +45,20 @@ def claim(errand: Errand, named: Named) -> Claim:
         return "", {}
 
 
-def claim_by_git(errand: Errand, program: git.Git, commit: str) -> Claim | None:
-    for route in errand.alive(errand.clones):
-        scratch = errand.scratch()
-        try:
-            seconds = errand.left(errand.patience.ask)
-            return git.claim(program, route, commit, scratch, seconds)
-        except Unreachable as error:
-            errand.failed(route, error)
-        finally:
+def claim_by_git(errand: Errand, commit: str) -> Claim | None:
+    def answers(route: Route, seconds: float) -> None:
+        assert errand.git
+        git.refs(errand.git, route, "", seconds)
+
+    def bring(route: Route, into: Path, stop: threading.Event) -> Claim:
+        seconds = errand.left(errand.patience.ask)
+        return git.claim(git_until(errand, stop), route, commit, into, seconds)
+
+    way = Way(f"the files of {commit[:12]}", answers, bring)
+    with closing(raced(errand, errand.clones, way)) as found:
+        for _, scratch, claimed in found:
             remove(scratch)
+            return claimed
     return None
 
 

@@ -12,7 +12,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice checks diagnose
         probe locate machine examine
-        mirrors tree entry archive source git download reach errand proof fetch
+        mirrors tree entry archive source git download reach remember errand race proof naming fetch
         receipts snapshot installer step fix fixes plan journal treat
         handoff report options screen verbs cli __main__
     """.split(),

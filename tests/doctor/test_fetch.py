@@ -16,7 +16,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import psutil
 import pytest
 
-from doctor.fetch import Arrived, NotObtained, Patience, Source, obtain
+from doctor import remember
+from doctor.fetch import Arrived, NotObtained, Patience, Route, Source, obtain
 from doctor.manifest import Mirror, World
 from doctor.tree import tree_hash
 from tests import internet
@@ -172,9 +173,13 @@ SCENES = {
         first, ("origin", "reset"), {"transfer": internet.reset}, ({},)
     ),
     "a transfer that is cut": Scene(first, (), {"transfer": internet.cut(300)}, ({},)),
-    "a transfer that hangs": Scene(first, ("timeout",), {"transfer": internet.hang}, ({},)),
-    "a transfer that stalls": Scene(first, ("timeout",), {"transfer": internet.stall(300)}, ({},)),
-    "a transfer that drips": Scene(first, ("timeout",), {"transfer": internet.drip(0.05)}, ({},)),
+    "a transfer that hangs": Scene(first, ("origin", "silent"), {"transfer": internet.hang}, ({},)),
+    "a transfer that stalls": Scene(
+        first, ("origin", "silent"), {"transfer": internet.stall(300)}, ({},)
+    ),
+    "a transfer that drips": Scene(
+        first, ("origin", "silent"), {"transfer": internet.drip(0.05)}, ({},)
+    ),
     "a transfer that breaks once": Scene(
         "origin", (), {"transfer": internet.first(1, internet.reset)}, ({},)
     ),
@@ -196,7 +201,7 @@ SCENES = {
         second, ("mirror 0", "http-404"), no_git, ({"all": internet.status(404)}, {})
     ),
     "the first mirror shows a page": Scene(second, (), no_git, ({"all": internet.page}, {})),
-    "the first mirror hangs": Scene(second, ("timeout",), no_git, ({"all": internet.hang}, {})),
+    "the first mirror hangs": Scene(second, ("mirror 1",), no_git, ({"all": internet.hang}, {})),
     "the first mirror has another commit": Scene(
         second, ("mirror 0", "the origin names"), no_git, ({}, {}), forged=(0,)
     ),
@@ -591,16 +596,62 @@ def test_a_host_that_nobody_reaches_is_asked_once(made: Made, tmp_path: Path) ->
     assert [one.reason for one in gone.value.tried] == ["refused"]
 
 
-def test_five_megabytes_from_a_mirror_while_the_origin_hangs(
+@pytest.mark.parametrize("fault", ["all", "transfer"])
+def test_five_megabytes_from_the_second_mirror_while_the_origin_hangs(
+    made: Made, hosts: Callable[..., Host], tmp_path: Path, fault: str
+) -> None:
+    """With the patience that the command has; the second time nobody waits for the silent ones."""
+    origin = hosts(made.root, **{fault: internet.hang})
+    mirrors = [hosts(made.root, all=internet.hang), hosts(made.root)]
+    url, world = f"{origin.url}/o/big@{made.commits['big']}", world_of(origin.url, mirrors)
+    start = time.monotonic()
+    arrived = bring(url, tmp_path, world, timeout=None)
+    assert (arrived.route.name, arrived.proven) == ("mirror 1", True)
+    assert time.monotonic() - start < 5
+    said: list[str] = []
+    start = time.monotonic()
+    assert bring(url, tmp_path, world, timeout=None, say=said.append).route.name == "mirror 1"
+    assert time.monotonic() - start < 2.5
+    assert any("origin" in line and "asked last" in line for line in said), said
+
+
+def test_a_host_that_failed_lately_is_still_asked_where_nobody_else_is_left(
     made: Made, hosts: Callable[..., Host], tmp_path: Path
 ) -> None:
-    origin, mirror = hosts(made.root, all=internet.hang), hosts(made.root)
-    start = time.monotonic()
-    url = f"{origin.url}/o/big@{made.commits['big']}"
-    patience = Patience(ask=1.5, stall=1.0, route=20.0, total=30.0)  # hangs
-    arrived = bring(url, tmp_path, world_of(origin.url, [mirror]), timeout=patience)
-    assert arrived.proven
-    assert time.monotonic() - start < 5
+    origin = hosts(made.root, all=down)
+    url = f"{origin.url}/o/pack@{made.commits['pack']}"
+    with pytest.raises(NotObtained):
+        bring(url, tmp_path)
+    del origin.faults["all"]
+    mirror = hosts(made.root, all=internet.status(404))
+    assert bring(url, tmp_path, world_of(origin.url, [mirror])).route.name == "origin"
+
+
+def test_mirrors_are_not_told_what_the_origin_serves(
+    made: Made, hosts: Callable[..., Host], tmp_path: Path
+) -> None:
+    origin, mirror = hosts(made.root), hosts(made.root)
+    bring(f"{origin.url}/o/pack", tmp_path, world_of(origin.url, [mirror]))
+    assert mirror.asked == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"clone x": 3}', '{"x": {"good": 1}}'])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, text: str) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    place = remember.path(environ)
+    assert place
+    place.parent.mkdir()
+    place.write_text(text)
+    assert remember.load(environ) == {}
+    remember.note(environ, Route("mirror", "https://m.example/x", "clone"), "timeout")
+    assert remember.load(environ)["clone m.example"]["good"] is False
+
+
+def test_what_says_nothing_of_a_host_is_not_remembered(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    for why in ("commit", "http-404", "hash", "disk", "offline"):
+        remember.note(environ, Route("mirror", "https://m.example/x", "clone"), why)
+    assert remember.load(environ) == {}
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\necho no tools >&2; exit 1\n", "not a program"])
