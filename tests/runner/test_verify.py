@@ -48,7 +48,7 @@ def test_no_failure_is_not_enough_to_pass():
 
 CORRUPTIONS = [
     ("tokenizer.py", "weight * 1.1", "weight * 1.2", "tokens"),
-    ("tokenizer.py", "MERGES = 48_894", "MERGES = 48_000", "tokens"),
+    ("tokenizer.py", "MERGES = 48_894", "MERGES = 40_000", "tokens"),
     ("schedules.py", "0.012", "0.0120001", "schedules"),
     ("schedules.py", "int(steps / denoise)", "round(steps / denoise)", "schedules"),
     ("samplers.py", "(here + slope(", "(here - slope(", "sampler heun"),
@@ -56,7 +56,7 @@ CORRUPTIONS = [
     ("samplers.py", "noise() * up", "noise() * up * 1.001", "sampler euler_ancestral"),
     ("samplers.py", "* (target - sigma)", "* (target - sigma) * 1.0001", "sampler euler"),
     ("pipeline.py", "manual_seed(seed)", "manual_seed(seed + 1)", "noise"),
-    ("pipeline.py", "torch.sqrt(1.0 + sigma**2.0)", "sigma", "sampler euler"),
+    ("pipeline.py", "noise * sigma + latent", "noise * sigma", "sampler euler"),
 ]
 
 
