@@ -23,6 +23,7 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
     "history": ("treatment", "history"),
     "setup": ("treatment", "setup"),
     "node": ("node", "node"),
+    "node sync": ("sync", "run"),
     "launch": ("launch", "launch"),
     "run": ("run", "run"),
     "explain": ("explain", "explain"),
@@ -56,7 +57,7 @@ def obey(words: Sequence[str], screen: Screen) -> int:
         options.parser().print_help()
         return 2
     screen.lang, screen.verbose = args.lang or screen.lang, args.verbose
-    module, function = VERBS[args.verb]
+    module, function = VERBS.get(f"{args.verb} {getattr(args, 'act', '')}") or VERBS[args.verb]
     code: int = getattr(import_module(f"doctor.verbs.{module}"), function)(args, screen)
     return code
 

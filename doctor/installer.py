@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from doctor import reach
@@ -300,23 +299,3 @@ def inside(path: Path) -> Iterator[str]:
                 yield rest.partition("/")[2]
             elif rest.startswith("data/"):
                 yield os.path.join("..", "..", "..", rest.removeprefix("data/"))
-
-
-def conflicts(python: str) -> tuple[str, ...]:
-    """Unmet requirements between what is installed, as `uv pip check` tells them."""
-    words = [sys.executable, "-m", "uv", "pip", "check", "--python", python]
-    run = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60)
-    lines = (run.stdout + run.stderr).splitlines()
-    return tuple(line for line in lines if line.startswith("The package "))
-
-
-def parsed(lines: Iterable[str]) -> Iterator[Requirement]:
-    """The requirements of a requirements.txt that apply anywhere; options and comments aside."""
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if not text or text.startswith("-"):
-            continue
-        try:
-            yield Requirement(text)
-        except InvalidRequirement:
-            continue

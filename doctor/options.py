@@ -90,6 +90,8 @@ def judging(check: argparse.ArgumentParser) -> None:
 def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:
     nodes = verbs.add_parser("node", help="Custom nodes.", description="Custom nodes.")
     acts = nodes.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
+    help = "Meet the requirements of ComfyUI, all enabled packs and your own file together."
+    acts.add_parser("sync", help=help, description=help, parents=shared)
     help = "Fetch a node pack by any route that can prove its commit, with its requirements."
     install = acts.add_parser("install", help=help, description=help, parents=shared)
     install.add_argument("source", metavar="URL[@REF]", help="repository, archive or folder")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from doctor import fetch, installer, journal
+from doctor import fetch, installer, journal, sync
 from doctor.check import subject
 from doctor.facts import Facts, Unknown
 from doctor.finding import Diagnosis
@@ -176,8 +176,6 @@ def node_treatment(facts: Facts, arrived: fetch.Arrived, name: str, book: Journa
 
 
 def requirements(pack: Path) -> list[Requirement]:
-    try:
-        text = (pack / "requirements.txt").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return list(installer.parsed(text.splitlines()))
+    """What a pack's requirements.txt asks for; its options and bare addresses are not followed."""
+    wishes = sync.from_file(pack / "requirements.txt", pack)
+    return [wish.requirement for wish in wishes if wish.requirement is not None]

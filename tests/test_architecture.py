@@ -13,7 +13,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         manifest facts finding words advise check choice checks diagnose
         probe locate machine examine
         mirrors tree entry archive source git download reach remember errand race proof naming fetch
-        receipts snapshot installer step fix fixes plan journal treat
+        receipts snapshot wishes uv installer step fix fixes plan journal sync treat
         handoff report options screen verbs cli __main__
     """.split(),
     "runner": """
@@ -24,7 +24,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
 }
 LATER = {"manifest": {"facts"}, "facts": {"manifest"}}  # for the eyes of a type checker only
 EFFECTS = {  # module of the standard library or another's -> where it may be used
-    "subprocess": {"examine", "machine", "git", "installer", "step", "handoff", "verbs"},
+    "subprocess": {"examine", "machine", "git", "installer", "uv", "step", "handoff", "verbs"},
     "requests": {"download", "reach"},
     "socket": {"machine", "download"},
     "psutil": {"locate", "machine", "git"},
