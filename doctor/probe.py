@@ -7,11 +7,15 @@ Answers stand between marks, MARK{json}MARK, among whatever else gets printed. F
 ComfyUI would be started; "" if nowhere. Must run on any Python 3: no annotations, no f-strings.
 """
 
+import sys
+
+if __name__ == "__main__" and sys.path and __file__.startswith(sys.path[0]):
+    del sys.path[0]  # the doctor's own modules must not stand before those of the patient
+
 import json
 import os
 import platform
 import re
-import sys
 import time
 
 LOCAL = re.compile(r"""^(__version__|version|cuda|hip|xpu)\b[^=\n]*=\s*['"]([^'"\n]+)['"]""", re.M)
@@ -263,9 +267,8 @@ def ask(question):
 
 def main():
     mark, folder, task = sys.argv[1:4]
-    sys.path[0] = folder  # as `python main.py` would have it; the probe's own folder is not his
-    if not folder:
-        del sys.path[0]
+    if folder:
+        sys.path.insert(0, folder)  # as `python main.py` would have it
     out = os.fdopen(os.dup(1), "w", encoding="ascii")  # whatever gets done to sys.stdout
 
     def tell(answer):

@@ -47,6 +47,16 @@ def test_a_noisy_interpreter_is_still_heard(tmp_path, monkeypatch):
     assert "pytest" in said["packages"]
 
 
+def test_no_module_of_the_doctor_stands_before_the_patients_own(monkeypatch):
+    for variables in ({}, {"PYTHONSAFEPATH": "1"}):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        said = examine.describe(patient())
+        own = str(Path(examine.__file__).parent)
+        assert own not in said["path"]
+        assert "numpy" in said["modules"] or "numpy" not in sys.modules
+
+
 def test_each_module_gets_its_own_answer_whatever_the_others_do(modules):
     names = ["fine", "fails", "dies", "leaves", "ends", "shouts", "after"]
     found = imports(modules, names, quiet)
