@@ -9,7 +9,7 @@ ComfyUI would be started; "" if nowhere. Must run on any Python 3: no annotation
 
 import sys
 
-if __name__ == "__main__" and sys.path and __file__.startswith(sys.path[0]):
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]  # the doctor's own modules must not stand before those of the patient
 
 import json
