@@ -18,6 +18,7 @@ from doctor.words import language
 
 VERBS = {  # command -> module below doctor.verbs, and function; imported when it is asked for
     "check": ("check", "check"),
+    "log": ("log", "log"),
     "fix": ("treatment", "fix"),
     "undo": ("treatment", "undo"),
     "history": ("treatment", "history"),

@@ -10,7 +10,7 @@ from doctor.check import CHECKS
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
 from doctor.receipts import Receipt
-from doctor.words import say, told
+from doctor.words import Page, say, told
 
 if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
     from doctor.plan import Plan
@@ -106,6 +106,19 @@ def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
         yield f"    {say('or-run', lang)}  {by_itself}"
 
 
+def page_lines(id: str, page: Page, lang: str) -> Iterator[str]:
+    """The whole page of a finding."""
+    yield f"{id}: {page.short or page.title}"
+    yield from filter(None, ["", page.meaning])
+    if page.shows:
+        yield from ("", say("page-shows", lang), *(f"    {line}" for line in page.shows))
+    yield from ("", say("page-cure", lang), f"    {page.advice}")
+    for layout, cure in page.cures:
+        yield f"    {say('layout-' + layout, lang)}: {cure}"
+    if page.avoid:
+        yield from ("", say("page-avoid", lang), f"    {page.avoid}")
+
+
 def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
     """One line for each reason, with the checks it silenced."""
     reasons: dict[str, list[str]] = {}
@@ -147,7 +160,8 @@ def history_lines(receipts: Sequence[Receipt], lang: str) -> Iterator[str]:
         yield say("history-empty", lang)
     for receipt in receipts:
         why = f": {receipt.why}" if receipt.why else ""
-        yield f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix}{why}"
+        cost = f"{receipt.seconds:.0f} s, {receipt.kept / 1e6:.0f} MB"
+        yield f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix} ({cost}){why}"
         yield from (f"    {step}" for step in receipt.steps)
 
 

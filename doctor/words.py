@@ -6,8 +6,8 @@ no other place with words for people, and none with one language only.
 
 import locale
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from doctor.finding import Finding
@@ -17,6 +17,9 @@ from manifests import FOLDER
 LANGUAGES = ("en", "zh")
 
 
+LAYOUTS = ("venv", "conda", "portable", "container")
+
+
 @dataclass(frozen=True)
 class Page:
     """What a finding means, in one language. `title` and `advice` may have {blanks}."""
@@ -24,20 +27,54 @@ class Page:
     title: str
     advice: str
     meaning: str = ""
+    short: str = ""  # the title without blanks, for a log, which does not know what fills them
+    avoid: str = ""  # what makes it worse
+    shows: tuple[str, ...] = ()  # what programs print, the same in every language
+    cures: tuple[tuple[str, str], ...] = ()  # (layout, what to do there)
 
 
 @cache
 def pages(lang: str) -> Mapping[str, Page]:
     """Every page by the id of its finding."""
     files = sorted((FOLDER / "pages").glob("*.toml"))
-    return {id: Page(**both[lang]) for file in files for id, both in read(file).items()}
+    printed = examples()
+    return {
+        id: Page(
+            **both[lang],
+            shows=printed.get(id, ()),
+            cures=tuple(cures(both.get("cure", ()), lang)),
+        )
+        for file in files
+        for id, both in read(file).items()
+    }
+
+
+def examples() -> Mapping[str, tuple[str, ...]]:
+    """The last line of each example that manifests/symptoms gives for an id, three at most."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((FOLDER / "symptoms").glob("*.toml")):
+        for row in read(file).get("signatures", ()):
+            lines = (text.splitlines()[-1].strip() for text in row.get("examples", ()))
+            found.setdefault(row["id"], []).extend(lines)
+    return {id: tuple(dict.fromkeys(lines))[:3] for id, lines in found.items()}
+
+
+def cures(ways: Sequence[Mapping[str, str]], lang: str) -> Iterator[tuple[str, str]]:
+    """One line for each layout: the same cure is typed differently in each."""
+    for way in ways:
+        for layout in LAYOUTS:
+            key = f"cure-{way['kind']}-{layout}"
+            yield layout, say(key, lang, do=way.get(lang, way.get("do", "")))
 
 
 def told(finding: Finding, lang: str) -> Page:
-    """The page of a finding with its blanks filled in."""
+    """The page of a finding with its blanks filled in; the short title where nothing fills them."""
     page = pages(lang)[finding.id]
-    title, advice = (text.format(**finding.values) for text in (page.title, page.advice))
-    return Page(title, advice, page.meaning)
+    try:
+        title, advice = (text.format(**finding.values) for text in (page.title, page.advice))
+    except KeyError:
+        title, advice = page.short or page.title, page.advice
+    return replace(page, title=title, advice=advice)
 
 
 def say(key: str, lang: str, **values: object) -> str:

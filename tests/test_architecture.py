@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice checks diagnose
+        logfile traceback hints symptoms
         probe locate machine examine
         mirrors tree entry archive source git download reach remember errand race proof naming fetch
         receipts snapshot wishes uv installer step fix fixes plan journal sync treat

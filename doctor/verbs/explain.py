@@ -1,5 +1,6 @@
 """explain and list: the pages of the findings."""
 
+from doctor import report
 from doctor.options import BadUsage
 from doctor.screen import Screen
 from doctor.verbs.patient import Args
@@ -11,7 +12,7 @@ def explain(args: Args, screen: Screen) -> int:
     if args.id not in both:
         raise BadUsage(f"There is no finding {args.id}; `comfy-doctor list` names them all")
     page = both[args.id]
-    screen.lines([f"{args.id}: {page.title}", "", *filter(None, [page.meaning]), page.advice])
+    screen.lines(report.page_lines(args.id, page, screen.lang))
     screen.object({"schema": "comfy-doctor.explain/1", "id": args.id, **vars(page)})
     return 0
 

@@ -1,0 +1,166 @@
+"""A log as lines worth reading: bytes of any size, encoding and origin, in bounded memory.
+
+It drops what programs put around a message (colours, time stamps, names of containers, progress
+bars) and cuts what no message needs (the middle of a line of a hundred megabytes).
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+BLOCK = 1 << 20  # bytes read at once
+LONGEST = 1 << 16  # bytes of one line that are kept at all
+HEAD, TAIL = 3000, 500  # characters of one line that are looked at
+COLOUR = re.compile(rb"\x1b(?:\[[0-?]{0,40}[ -/]{0,4}[@-~]|[@-Z\\-_])")
+ENCODINGS = {
+    codecs.BOM_UTF16_LE: "utf-16-le",  # what PowerShell writes with >
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+DAY = r"\d{4}[-/.]\d\d[-/.]\d\d"
+CLOCK = r"\d\d:\d\d:\d\d(?:[.,:-]\d{1,9})?"
+AROUND = re.compile(  # one thing that stands before a message; taken off again and again; among
+    # them the stamps of journald: Nov 18 18:59:57 host comfyui[12]:
+    r"\s{0,8}(?:"
+    rf"\[?{DAY}[T ]{CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]?(?:\s?[-|:])?"  # ISO stamps of any logger
+    rf"|\[?{CLOCK}\]?(?:\s?[-|:])?(?=\s)"
+    rf"|[A-Z][a-z]{{2}} [ \d]\d {CLOCK} [\w.-]{{1,80}} [\w@.-]{{1,80}}(?:\[\d{{1,9}}\])?:"
+    r"|[\w.-]{1,60} {1,20}\| (?=\S|\s)"  # docker compose: comfyui-1  |
+    r"|#\d{1,4} \d{1,6}\.\d{1,4}(?=\s)"  # docker build: #12 34.56
+    r"|(?:stdout|stderr) [FP](?=\s)"  # containerd
+    r"|\[ComfyUI(?:-\d{1,4})?(?:/STD(?:OUT|ERR))?\]:?"
+    r"|\[(?:error|info|warn|warning|debug|stderr|stdout|E|I|W|!)\]"
+    r"|(?:stderr|stdout)\s?[:|]"
+    r")\s?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    number: int  # from 1, as an editor counts
+    text: str  # without what stood around the message
+
+
+def blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """Whole lines, about a megabyte at a time, each line cut to LONGEST bytes."""
+    rest, cutting = b"", False
+    for block in decoded(stream):
+        if cutting:  # still inside a line that is too long already
+            end = block.find(b"\n")
+            if end < 0:
+                continue
+            block, cutting = block[end:], False
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield whole + b"\n"
+        if len(rest) > LONGEST:
+            rest, cutting = rest[:LONGEST], True
+    if rest:
+        yield rest
+
+
+def decoded(stream: BinaryIO) -> Iterator[bytes]:
+    """Blocks of single-byte text: UTF-16 as UTF-8, colours and NULs taken out."""
+    block = stream.read(BLOCK)
+    name = ENCODINGS.get(block[:2])
+    decoder = codecs.getincrementaldecoder(name)("replace") if name else None
+    while block:
+        plain = decoder.decode(block).encode("utf-8", "replace") if decoder else block
+        if b"\0" in plain:
+            plain = plain.replace(b"\0", b"")
+        yield COLOUR.sub(b"", plain) if b"\x1b" in plain else plain
+        block = stream.read(BLOCK)
+
+
+def lines_with(block: bytes, literals: Iterable[bytes], first: int) -> Iterator[Line]:
+    """The lines of a block that hold one of these lower-case literals; `first` counts from 1."""
+    low = block.lower()
+    starts = set[int]()
+    for literal in literals:
+        at = low.find(literal)
+        while at >= 0:
+            starts.add(low.rfind(b"\n", 0, at) + 1)
+            end = low.find(b"\n", at)
+            at = low.find(literal, end) if end >= 0 else -1
+    number, before = first, 0
+    for start in sorted(starts):
+        number += low.count(b"\n", before, start)
+        before = start
+        end = low.find(b"\n", start)
+        yield from pieces(number, block[start : end if end >= 0 else len(block)])
+
+
+def pieces(number: int, raw: bytes) -> Iterator[Line]:
+    """A line, or what a progress bar wrote over itself, each without its surroundings."""
+    for piece in raw.rstrip(b"\r").split(b"\r")[-20:]:
+        yield Line(number, bare(piece.decode("utf-8", "replace")))
+
+
+def bare(text: str) -> str:
+    """The message alone; the indentation of what follows the surroundings stays."""
+    text = text.lstrip("\ufeff")
+    if len(text) > HEAD + TAIL:
+        text = f"{text[:HEAD]} … {text[-TAIL:]}"
+    for _ in range(4):
+        around = AROUND.match(text)
+        if not around:
+            break
+        text = text[around.end() :]
+    return text.rstrip()
+
+
+def literal(pattern: str) -> str:
+    """The longest text that every match of a regular expression holds, in lower case.
+
+    Raises ValueError where there is none of three letters (or ":\\"): such a pattern would be
+    tried on every line of a log.
+    """
+    runs = [run.lower() for run in runs_of(pattern)]
+    best = max(runs, key=len, default="")
+    if len(best) < 3 and best != ":\\":
+        raise ValueError(f"nothing that every match holds: {pattern}")
+    return best
+
+
+def runs_of(pattern: str) -> Iterator[str]:
+    """Literal runs at the top level of a pattern, where nothing is optional."""
+    run, depth, at = "", 0, 0
+    while at < len(pattern):
+        char, step = pattern[at], 1
+        if char == "\\":
+            char, step = pattern[at + 1], 2
+            plain = not char.isalnum()
+        elif char == "[":
+            step, plain = pattern.index("]", at + 2) - at + 1, False
+        else:
+            plain = char not in ".^$*+?{}()|"
+        if not plain and step == 1 and char == "|" and depth == 0:
+            raise ValueError(f"write two patterns instead of: {pattern}")
+        depth += (char == "(") - (char == ")") if step == 1 and not plain else 0
+        after = pattern[at + step : at + step + 1]
+        if depth == 0 and plain and after not in ("?", "*", "{"):
+            run += char
+        else:
+            yield run
+            run = ""
+            at = pattern.index("}", at) if char == "{" and step == 1 else at
+        at += step
+    yield run
+
+
+def shortlist(literals: Sequence[str], block: bytes) -> list[bytes]:
+    """The literals that may stand in a block: those whose rarest whole word does."""
+    words = set(WORD.findall(block.lower()))
+    return [text.encode() for text in literals if not inner(text) or inner(text) in words]
+
+
+WORD = re.compile(rb"[a-z_]{3,}")
+EDGE = re.compile(r"^[a-z_]*|[a-z_]*$")
+
+
+def inner(text: str) -> bytes:
+    """The longest word of a literal that is whole for certain; the edges may be cut."""
+    cut = EDGE.sub("", text)
+    return max(re.findall(r"[a-z_]{3,}", cut), key=len, default="").encode()

@@ -1,0 +1,354 @@
+"""Symptoms: the text of a log as findings, by the signatures in manifests/symptoms.
+
+A signature says what a fault prints, whose code must stand last in the traceback, what else the
+log must and must not show, and what excludes it. It knows nothing of how the log was written.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import BinaryIO
+
+from doctor import logfile, traceback
+from doctor.finding import Finding, Severity
+from doctor.logfile import Line
+from doctor.manifest import Row, read, rows
+from doctor.traceback import Trace
+from manifests import FOLDER
+
+MOST = 200  # matches of one signature that are kept; a log repeats itself
+TRIES = 50_000  # lines one pattern is tried on, so that a hostile log costs bounded time
+NEAR = 400  # lines within which one signature may exclude another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature(Row):
+    """What one fault prints. Any of the patterns will do; all of the conditions must hold."""
+
+    id: str
+    patterns: tuple[str, ...]
+    examples: tuple[str, ...] = ()  # error strings as programs print them; each must be judged id
+    last: tuple[str, ...] = ()  # whose frame must be the last of an application
+    through: str = ""  # a regular expression that some "path#function" of it must match
+    first: str = ""  # one that its first "path#function" must match
+    when: tuple[str, ...] = ()  # hints of which one must be there
+    also: tuple[str, ...] = ()  # hints of which one must be there, besides
+    unless: tuple[str, ...] = ()  # hints of which none may be there
+    yields_to: tuple[str, ...] = ()  # ids that explain the same lines better
+    severity: str = ""  # where this form is milder than the id
+    confidence: float = 0.9
+    decide: tuple[str, ...] = ()  # facts that would decide, where they are not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hint(Row):
+    """What a line says about the machine or the situation, without being a fault."""
+
+    name: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Row):
+    """What a fault keeps from working; the stages, and the ids in them, in order of cause."""
+
+    name: str
+    severity: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Book:
+    """manifests/symptoms, read once."""
+
+    signatures: tuple[Signature, ...]
+    hints: tuple[Hint, ...]
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def rank(self) -> Mapping[str, int]:
+        ids = (id for stage in self.stages for id in stage.ids)
+        return {id: place for place, id in enumerate(ids)}
+
+    @cached_property
+    def severity(self) -> Mapping[str, Severity]:
+        return {id: Severity[s.severity.upper()] for s in self.stages for id in s.ids}
+
+    @cached_property
+    def searches(self) -> Mapping[str, Sequence[tuple[re.Pattern[str], str]]]:
+        """literal -> (pattern, signature number or hint) to try on lines that hold it."""
+        found: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+        owners = [(f"s{n}", one.patterns) for n, one in enumerate(self.signatures)]
+        owners += [(f"h{n}", one.patterns) for n, one in enumerate(self.hints)]
+        for owner, patterns in owners:
+            for pattern in patterns:
+                made = re.compile(pattern, re.IGNORECASE)
+                found.setdefault(logfile.literal(pattern), []).append((made, owner))
+        return found
+
+
+@cache
+def book() -> Book:
+    files = [read(path) for path in sorted((FOLDER / "symptoms").glob("*.toml"))]
+
+    def table(name: str, kind: type[Row]) -> tuple[Row, ...]:
+        return tuple(row for file in files if name in file for row in rows(file, name, kind))
+
+    made: dict[str, tuple[Row, ...]] = {
+        "signatures": table("signatures", Signature),
+        "hints": table("hints", Hint),
+        "stages": table("stages", Stage),
+    }
+    return Book(**made)  # type: ignore[arg-type]
+
+
+@dataclass
+class Match:
+    """A signature that spoke on a line."""
+
+    line: Line
+    captures: Mapping[str, str]
+    trace: Trace | None = None
+
+
+@dataclass
+class Reading:
+    """What was seen of a log; bounded, however long the log is."""
+
+    matches: dict[int, list[Match]] = field(default_factory=dict)  # number of signature ->
+    counts: dict[int, int] = field(default_factory=dict)
+    hints: dict[str, list[str]] = field(default_factory=dict)  # name -> what it caught, distinct
+    strange: list[tuple[Line, Trace | None]] = field(default_factory=list)  # errors of any kind
+    traces: list[Trace] = field(default_factory=list)  # the last one is still open
+    lines: int = 0
+
+    def trace_at(self, number: int) -> Trace | None:
+        trace = self.traces[-1] if self.traces else None
+        return trace if trace is not None and trace.covers(number) else None
+
+
+STRANGE = re.compile(
+    r"^(?:\S{0,60}\.)?[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit)\b(?::|$)"
+    r"|^(?:fatal|error|ERROR|FATAL|CRITICAL)\b ?:"
+)
+ALWAYS = {'file "', ".py:", "traceback (most", "stack trace", "error", "exception", "fatal"}
+
+
+def scan(stream: BinaryIO, signatures: Book) -> Reading:
+    """Read a log to its end, in a stream."""
+    seen, tries = Reading(), dict[re.Pattern[str], int]()
+    literals = [*{*signatures.searches, *ALWAYS}]
+    for block in logfile.blocks(stream):
+        here = logfile.shortlist(literals, block)
+        tried = [text.decode() for text in here]
+        for line in logfile.lines_with(block, here, seen.lines + 1):
+            follow(seen, line)
+            low = line.text.lower()
+            for literal in tried:
+                if literal in low:
+                    attempt(seen, line, signatures, literal, tries)
+        seen.lines += block.count(b"\n")
+    return seen
+
+
+def follow(seen: Reading, line: Line) -> None:
+    """Keep up with tracebacks, and with errors whatever they say."""
+    if traceback.starts(line.text):
+        seen.traces.append(Trace(line.number, line.number))
+        adopt(seen)
+    for path, function in traceback.frames(line.text):
+        if not seen.traces or line.number - seen.traces[-1].end > traceback.NEAR:
+            seen.traces.append(Trace(line.number, line.number))
+            adopt(seen)
+        seen.traces[-1].add(line.number, path, function)
+    del seen.traces[:-50]
+    if STRANGE.search(line.text) and len(seen.strange) < MOST:
+        seen.strange.append((line, seen.trace_at(line.number)))
+
+
+def adopt(seen: Reading) -> None:
+    """ComfyUI prints the message first and the traceback after it."""
+    new = seen.traces[-1]
+    for many in seen.matches.values():
+        if many and many[-1].trace is None and new.covers(many[-1].line.number):
+            many[-1].trace = new
+
+
+def attempt(
+    seen: Reading, line: Line, signatures: Book, literal: str, tries: dict[re.Pattern[str], int]
+) -> None:
+    for pattern, owner in signatures.searches.get(literal, ()):
+        if tries.get(pattern, 0) > TRIES:
+            continue
+        found = pattern.search(line.text)
+        tries[pattern] = tries.get(pattern, 0) + 1
+        if found is None:
+            continue
+        if owner[0] == "h":
+            hint = signatures.hints[int(owner[1:])].name
+            caught = seen.hints.setdefault(hint, [])
+            text = next((group for group in found.groups() if group), "")
+            if len(caught) < MOST and text not in caught:
+                caught.append(text)
+            continue
+        many = seen.matches.setdefault(int(owner[1:]), [])
+        seen.counts[int(owner[1:])] = seen.counts.get(int(owner[1:]), 0) + 1
+        if len(many) < MOST and (not many or many[-1].line.number != line.number):
+            captures = {k: v for k, v in found.groupdict().items() if v}
+            many.append(Match(line, captures, seen.trace_at(line.number)))
+
+
+def modules(seen: Reading) -> list[str]:
+    """The modules that could not be imported."""
+    many = (match for matches in seen.matches.values() for match in matches)
+    return [match.captures["module"] for match in many if "module" in match.captures]
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A finding in a log: what it rests on, and how sure that is."""
+
+    finding: Finding
+    line: int
+    text: str
+    confidence: float
+    times: int
+    decide: tuple[str, ...]  # facts that would tell it from its neighbours, and are not known
+
+
+@dataclass(frozen=True)
+class Judgement:
+    symptoms: tuple[Symptom, ...]  # what blocks the start first
+    not_known: tuple[Line, ...]  # errors that no signature knows
+    hints: Mapping[str, str]
+    lines: int
+
+
+def judge(seen: Reading, signatures: Book, hints: Mapping[str, str]) -> Judgement:
+    """Findings of what was seen, in the light of the hints of the log or of facts."""
+    spoken: dict[str, list[tuple[Signature, Match, int]]] = {}
+    for index, many in seen.matches.items():
+        signature = signatures.signatures[index]
+        held = [m for m in many if holds(signature, m, hints)]
+        for match in held:
+            count = seen.counts[index] if match is held[0] else 0
+            spoken.setdefault(signature.id, []).append((signature, match, count))
+    yields = {id: {y for one, _, _ in said for y in one.yields_to} for id, said in spoken.items()}
+    lines = {id: [m.line.number for _, m, _ in said] for id, said in spoken.items()}
+    symptoms = [
+        told(id, kept, signatures, hints)
+        for id, said in spoken.items()
+        if (kept := [one for one in said if not outdone(one[0], one[1], lines, yields, signatures)])
+    ]
+    symptoms.sort(key=lambda s: (signatures.rank[s.finding.id], s.line))
+    return Judgement(tuple(symptoms), tuple(unknown(seen, spoken)), hints, seen.lines)
+
+
+def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
+    last = match.trace.last if match.trace is not None else "none"
+    paths = match.trace.paths if match.trace is not None else []
+    return (
+        (not signature.last or last in signature.last)
+        and (not signature.when or any(name in hints for name in signature.when))
+        and (not signature.also or any(name in hints for name in signature.also))
+        and not any(name in hints for name in signature.unless)
+        and (not signature.through or any(re.search(signature.through, path) for path in paths))
+        and (not signature.first or bool(paths and re.search(signature.first, paths[0])))
+    )
+
+
+def outdone(
+    signature: Signature,
+    match: Match,
+    lines: Mapping[str, Sequence[int]],
+    yields: Mapping[str, Collection[str]],
+    signatures: Book,
+) -> bool:
+    """Does a better explanation stand near? "*": any that is no noise, and no such "*" itself."""
+    own = signature.id
+    for id, numbers in lines.items():
+        if id == own or not any(abs(match.line.number - n) <= NEAR for n in numbers):
+            continue
+        if "*" in signature.yields_to and signatures.severity[id] > Severity.INFO:
+            if "*" not in yields[id] or signatures.rank[id] < signatures.rank[own]:
+                return True
+        elif id in signature.yields_to and (
+            own not in yields[id] or signatures.rank[id] < signatures.rank[own]
+        ):
+            return True
+    return False
+
+
+def told(
+    id: str,
+    said: Sequence[tuple[Signature, Match, int]],
+    signatures: Book,
+    hints: Mapping[str, str],
+) -> Symptom:
+    """One finding for all the lines that say the same; it rests on the surest, then the first."""
+    signature, match, _ = min(said, key=lambda one: (-one[0].confidence, one[1].line.number))
+    values = dict(match.captures)
+    if match.trace is not None and match.trace.pack:
+        values.setdefault("pack", match.trace.pack)
+    finding = Finding(
+        Severity[signature.severity.upper()] if signature.severity else signatures.severity[id],
+        because=tuple(evidence(match, hints)),
+        values=values,
+        id=id,
+    )
+    return Symptom(
+        finding,
+        match.line.number,
+        without_addresses(match.line.text)[:300],
+        signature.confidence,
+        max(1, sum(count for _, _, count in said)),
+        tuple(fact for fact in signature.decide if fact not in hints),
+    )
+
+
+def evidence(match: Match, hints: Mapping[str, str]) -> Iterator[str]:
+    yield without_addresses(match.line.text.strip())[:240]
+    if match.trace is not None and match.trace.last == "node":
+        yield f"custom_nodes/{match.trace.pack}"
+    for name in ("gpu", "torch", "capability", "python"):
+        if name in hints:
+            yield f"{name}: {hints[name]}"
+
+
+ADDRESS = re.compile(r"(?:https?|ftp|git|ssh)://[^\s'\"<>)\]]{1,2000}")
+
+
+def without_addresses(text: str) -> str:
+    """An address in a log may be anybody's: it is never repeated."""
+    return ADDRESS.sub("<address>", text)
+
+
+def unknown(seen: Reading, spoken: Mapping[str, object]) -> Iterator[Line]:
+    """Errors that stand in no traceback, and on no line, that a signature spoke of."""
+    known_lines, known_traces = set[int](), set[int]()
+    for many in seen.matches.values():
+        for match in many:
+            known_lines.update(range(match.line.number - 3, match.line.number + 4))
+            if match.trace is not None:
+                known_traces.add(id(match.trace))
+    told = set[str]()
+    for line, trace in seen.strange:
+        kind = re.sub(r"\d+", "0", line.text)
+        if line.number in known_lines or id(trace) in known_traces or kind in told:
+            continue
+        told.add(kind)
+        yield line
+
+
+def nearest(text: str, candidates: Mapping[str, str], most: int = 3) -> list[str]:
+    """Ids whose words are most like these: rare words count more."""
+    words = {id: set(re.findall(r"[a-z_]{4,}", all.lower())) for id, all in candidates.items()}
+    ours = set(re.findall(r"[a-z_]{4,}", text.lower()))
+    often: dict[str, int] = {}
+    for many in words.values():
+        for word in many:
+            often[word] = often.get(word, 0) + 1
+    scores = {id: sum(1 / often[word] for word in many & ours) for id, many in words.items()}
+    best = sorted(scores, key=lambda id: -scores[id])[:most]
+    return [id for id in best if scores[id] > 0.2]
