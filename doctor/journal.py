@@ -4,6 +4,7 @@ What a kill cut short, the next run follows back by its receipt. One lock for ea
 """
 
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from doctor import snapshot
 from doctor.facts import Refusal, build
 from doctor.plan import Treatment
 from doctor.receipts import Journal, Receipt, open_home
-from doctor.step import Packages, Step, StepFailed
+from doctor.step import Packages, Restore, Step, StepFailed
 
+UNDOABLE = 5  # treatments that can be undone; older snapshots are removed
 KINDS = {kind.__name__: kind for kind in get_args(Step)}
 Progress = Callable[[str], None]
 
@@ -60,6 +62,19 @@ def do(journal: Journal, receipt: str, number: int, step: Step, progress: Progre
 
 def commit(journal: Journal, receipt: str) -> None:
     journal.write("done", receipt)
+    prune(journal)
+
+
+def prune(journal: Journal) -> None:
+    """The rule: what was taken back or undone needs no snapshot; of what was done, the last five
+    can be undone, and the last one always can, whatever it holds."""
+    receipts = journal.history()
+    done = [receipt.id for receipt in receipts if receipt.state == "done"]
+    gone = [receipt.id for receipt in receipts if receipt.state in ("rolled-back", "undone")]
+    for receipt in (*gone, *done[:-UNDOABLE]):
+        folder = journal.home / "kept" / receipt
+        if folder.is_dir() and not any(folder.glob("*/taken-out")):  # what was moved is not ours
+            shutil.rmtree(folder)
 
 
 def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> None:
@@ -68,6 +83,10 @@ def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> N
         progress(str(step))
         step.do(progress)
     journal.write("rolled-back", receipt, why=why)
+
+
+def needs_snapshot(journal: Journal, receipt: str) -> bool:
+    return any(isinstance(step, Restore) for step in inverses(journal, receipt))
 
 
 def inverses(journal: Journal, receipt: str) -> list[Step]:
@@ -94,6 +113,10 @@ def undo(journal: Journal, receipt: str | None, progress: Progress) -> Receipt:
         raise Undoable(f"There is no treatment {receipt} to undo; `history` lists them.")
     if chosen is not done[-1]:
         raise Undoable(f"{done[-1].id} ({done[-1].fix}) came later: undo that one first.")
+    if not (journal.home / "kept" / chosen.id).is_dir() and needs_snapshot(journal, chosen.id):
+        raise Undoable(
+            f"{chosen.id} is too old: its snapshot was removed, only the last {UNDOABLE} are held."
+        )
     try:
         for step in inverses(journal, chosen.id):
             progress(str(step))

@@ -193,5 +193,13 @@ def listener(number: int) -> str:
         return ""
 
 
+def users_of(prefix: str) -> Iterator[str]:
+    """Processes that run this environment's Python now, ourselves aside: "main.py (pid 4711)"."""
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if words and words[0].startswith(prefix + os.sep) and process.info["pid"] != os.getpid():
+            yield f"{' '.join(words[1:])[:80] or words[0]} (pid {process.info['pid']})"
+
+
 def environment() -> dict[str, str]:
     return {name: value for name, value in sorted(os.environ.items()) if TELLING.match(name)}

@@ -3,6 +3,7 @@
 A line is on the disk before the step that it announces, so a kill at any instant leaves a trail.
 """
 
+import calendar
 import json
 import os
 import time
@@ -25,6 +26,8 @@ class Receipt:
     steps: tuple[str, ...]  # as they were shown
     state: str  # open, done, rolled-back, undone
     why: str = ""  # of a roll-back
+    seconds: float = 0.0  # from its first line in the journal to its last
+    kept: int = 0  # bytes held so that it can be undone
 
 
 class Journal:
@@ -72,9 +75,16 @@ class Journal:
             if event["event"] == "begin":
                 found[event["receipt"]] = event | {"state": "open", "why": ""}
             elif event["event"] in ("done", "rolled-back", "undone"):
-                found[event["receipt"]] |= {"state": event["event"], "why": event.get("why", "")}
+                began = found[event["receipt"]]["when"]
+                found[event["receipt"]] |= {
+                    "state": event["event"],
+                    "why": event.get("why", ""),
+                    "seconds": seconds_between(began, event["when"]),
+                    "kept": size_of(self.home / "kept" / event["receipt"]),
+                }
         names = [f.name for f in fields(Receipt)]
-        rows = ({"id": id, **row} for id, row in found.items())
+        blank = {"seconds": 0.0, "kept": 0}
+        rows = ({"id": id, **blank, **row} for id, row in found.items())
         return tuple(build(Receipt, {name: row[name] for name in names}) for row in rows)
 
 
@@ -86,5 +96,18 @@ def open_home(home: Path) -> None:
         ignore.write_text("*\n", encoding="utf-8")
 
 
+STAMP = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def seconds_between(first: str, last: str) -> float:
+    both = (calendar.timegm(time.strptime(stamp, STAMP)) for stamp in (last, first))
+    return float(next(both) - next(both))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files below a folder; 0 where there is none (any more)."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(STAMP, time.gmtime())

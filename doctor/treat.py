@@ -1,15 +1,16 @@
 """Treat: a plan made exact, carried out fix by fix, verified by looking again, or taken back."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from doctor import fetch, installer, journal, sync
+from doctor import fetch, installer, journal, machine, sync, uv
 from doctor.check import subject
-from doctor.facts import Facts, Unknown
+from doctor.facts import Facts, Refusal, Unknown
 from doctor.finding import Diagnosis
 from doctor.fixes.packages import HELD, holds, interpreter
 from doctor.manifest import World
@@ -55,12 +56,33 @@ def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: 
     treatments, refused = [], dict(plan.refused)
     for treatment in plan.treatments:
         try:
+            for step in treatment.steps:
+                refuse_in_use(step)
             steps = tuple(settled(s, facts, journal, settings, say) for s in treatment.steps)
-        except (installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
+        except (InUse, installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
             refused[treatment.fix] = str(why)
             continue
         treatments.append(replace(treatment, steps=steps))
     return Plan(tuple(treatments), refused)
+
+
+class InUse(Refusal):
+    """Somebody runs the interpreter whose packages would be changed under them."""
+
+    code = 1
+
+
+def refuse_in_use(step: Step) -> None:
+    """Packages are not changed under a running ComfyUI: on Windows it holds its files, anywhere
+    it may import one half old and one half new."""
+    if isinstance(step, Packages) and os.path.exists(step.python):
+        users = list(machine.users_of(str(Path(step.python).parent.parent)))
+        if users and not is_ours(step.python):
+            raise InUse(f"{users[0]} uses this interpreter now; stop it first")
+
+
+def is_ours(python: str) -> bool:
+    return Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
 
 
 def settled(step: Step, facts: Facts, journal: Journal, settings: Settings, say: Progress) -> Step:
@@ -132,13 +154,14 @@ def carry_out(
     cured: list[str] = []
     failed: dict[str, str] = {}
     for treatment in plan.treatments:
+        unmet = unmet_in(treatment)
         try:
             receipt = journal.treat(book, treatment, progress)
         except StepFailed as error:
             failed[treatment.fix] = str(error)
             continue
         after = look()[1]
-        worse = worsened(treatment, before, after)
+        worse = worsened(treatment, before, after) or new_conflict(treatment, unmet)
         if worse:
             journal.take_back(book, receipt, worse, progress)
             failed[treatment.fix] = worse
@@ -161,6 +184,19 @@ def worsened(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> str:
     known = {f.id for f in before.findings} | {n.id for n in before.not_judged}
     new = [f for f in after.errors if f.id not in known and subject(f.id) in HEALTH]
     return f"it brought {new[0].id}: {'; '.join(new[0].because)}" if new else ""
+
+
+def unmet_in(treatment: Treatment) -> frozenset[str]:
+    """What `uv pip check` says of the interpreters that a treatment changes."""
+    pythons = {s.python for s in treatment.steps if isinstance(s, Packages)}
+    there = sorted(python for python in pythons if os.path.exists(python))
+    return frozenset(line for python in there for line in uv.check(python))
+
+
+def new_conflict(treatment: Treatment, before: frozenset[str]) -> str:
+    """A requirement between packages that was met before, or was nobody's, and is not met now."""
+    new = sorted(unmet_in(treatment) - before)
+    return f"it left a requirement unmet: {new[0]}" if new else ""
 
 
 def node_treatment(facts: Facts, arrived: fetch.Arrived, name: str, book: Journal) -> Treatment:

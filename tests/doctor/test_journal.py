@@ -130,6 +130,23 @@ def test_place_merges_folders_and_never_replaces_a_file(book, tmp_path):
     assert (into / "x").read_text() == "x"
 
 
+def test_old_snapshots_are_removed_by_the_rule_and_never_the_last_one(book, tmp_path):
+    receipts = []
+    for number in range(7):
+        receipts.append(treat(book, Write(str(tmp_path / "a"), str(number))))
+        kept = book.kept(receipts[-1], 0)
+        kept.mkdir(parents=True)
+        (kept / "file").write_text("x" * 100)
+    journal.prune(book)
+    there = [receipt for receipt in receipts if (book.home / "kept" / receipt).exists()]
+    assert there == receipts[-journal.UNDOABLE :]
+    assert book.history()[-1].kept == 100
+    journal.undo(book, None, silent)
+    journal.prune(book)
+    assert not (book.home / "kept" / receipts[-1]).exists()
+    assert (book.home / "kept" / receipts[-2]).exists()
+
+
 # Packages, in a real environment with a real pip
 
 

@@ -127,6 +127,33 @@ def test_a_treatment_that_does_not_help_is_taken_back(comfyui, tmp_path, online)
     assert everything_else(comfyui) == before
 
 
+def test_a_treatment_that_leaves_another_package_unmet_is_taken_back(comfyui, shop, online):
+    wheel(shop, "careful", "1.0", "alpha<2")
+    python = comfyui / ".venv" / "bin" / "python"
+    words = [*installer.pip(str(python)), "install", "--quiet", "careful"]
+    subprocess.run(words, check=True, env={**os.environ, **online})
+    before = everything_else(comfyui)
+    code, said = answer("fix", "core-requirement-version", "--comfyui", comfyui, "--yes", **online)
+    assert code == 1
+    assert "careful" in said["rolled_back"]["install-requirements"]
+    assert everything_else(comfyui) == before
+
+
+def test_packages_are_not_changed_under_a_running_comfyui(comfyui, online):
+    (comfyui / "main.py").write_text("import time; time.sleep(60)")
+    python = str(comfyui / ".venv" / "bin" / "python")
+    running = subprocess.Popen([python, "main.py"], cwd=comfyui)
+    try:
+        words = ("fix", "core-requirement-version", "--comfyui", comfyui, "--yes")
+        code, said = answer(*words, **online)
+    finally:
+        running.kill()
+        running.wait()
+    assert code == 1
+    assert f"pid {running.pid}" in said["refused"]["install-requirements"]
+    assert versions(comfyui) == ["alpha-1.0", "torch-2.13.0+cpu"]
+
+
 def test_a_killed_fix_is_taken_back_by_the_next_undo(comfyui, online):
     before = everything_else(comfyui)
     words = [sys.executable, "-m", "doctor", "fix", "--comfyui", str(comfyui), "--yes"]
