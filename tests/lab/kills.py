@@ -1,0 +1,117 @@
+"""Kill a real treatment of a real environment at random instants, many times.
+
+python -m tests.lab.kills [--count 200] [--seed 0]
+
+Each time: an environment is made, `comfy-doctor fix` is started on it in a process group of its
+own and killed with SIGKILL somewhere between its first and its last moment; then `comfy-doctor
+undo` runs, as a person would after a power cut. Afterwards the tree must be byte-identical to the
+one before, or, where the treatment had ended, be so once it is undone; and imports must work.
+"""
+
+import argparse
+import collections
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+from doctor import installer
+from tests.doctor.command import ROOT
+from tests.doctor.test_snapshot import tree
+from tests.doctor.wheels import wheel
+
+
+def shop(folder: Path) -> dict[str, str]:
+    """Wheels with enough files that every phase takes a while; the variables that serve them."""
+    many = {f"alpha/part{n}.py": f"number = {n}\n" * 50 for n in range(400)}
+    other = {f"alpha/part{n}.py": f"number = -{n}\n" * 50 for n in range(300)}
+    wheel(folder, "alpha", "1.0", files=many)
+    wheel(folder, "alpha", "2.0", "beta", files=other)
+    wheel(folder, "beta", "1.0", files={f"beta/b{n}.py": "x = 1\n" for n in range(200)})
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
+
+
+def patient(folder: Path, online: dict[str, str]) -> Path:
+    here = folder / "ComfyUI"
+    (here / "comfy").mkdir(parents=True)
+    (here / "main.py").touch()
+    (here / "requirements.txt").write_text("alpha>=2\n")
+    venv.create(here / ".venv", with_pip=False, symlinks=True)
+    python = str(here / ".venv" / "bin" / "python")
+    words = [*installer.pip(python), "install", "--quiet", "alpha==1.0"]
+    subprocess.run(words, check=True, env={**os.environ, **online})
+    return here
+
+
+def doctor(here: Path, online: dict[str, str], *words: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "doctor", *words, "--comfyui", str(here), "--yes"]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **online, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def held(here: Path) -> dict[str, object]:
+    return {k: v for k, v in tree(here).items() if not k.startswith(".comfy-doctor")}
+
+
+def version(here: Path) -> str:
+    words = [str(here / ".venv/bin/python"), "-B", "-c", "import alpha; print(alpha.__version__)"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+
+
+def one(folder: Path, online: dict[str, str], instant: float) -> str:
+    """Kill after `instant` seconds; what was left, or an AssertionError."""
+    here = patient(folder, online)
+    before = held(here)
+    run = doctor(here, online, "fix", "core-requirement-version")
+    time.sleep(instant)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    touched = held(here) != before
+    journal = here / ".comfy-doctor" / "journal.jsonl"
+    said = journal.read_text() if journal.exists() else ""
+    finished = '"event": "done"' in said
+    doctor(here, online, "undo").wait()
+    assert held(here) == before, f"not byte-identical after a kill at {instant:.3f} s"
+    assert version(here) == "1.0"
+    shutil.rmtree(folder)
+    if finished:
+        return "had ended, undone"
+    return "in the middle, taken back" if touched else "nothing touched yet"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--count", type=int, default=200)
+    options.add_argument("--seed", type=int, default=0)
+    asked = options.parse_args()
+    dice = random.Random(asked.seed)
+    found: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        online = shop(Path(folder, "shop"))
+        here = patient(Path(folder, "whole"), online)
+        start = time.monotonic()
+        assert doctor(here, online, "fix", "core-requirement-version").wait() == 0
+        whole = time.monotonic() - start
+        for number in range(asked.count):
+            instant = dice.uniform(0 if number % 2 else whole * 0.4, whole * 1.05)
+            found[one(Path(folder, str(number)), online, instant)] += 1
+            sys.stdout.write(f"\r{number + 1} of {asked.count}: {dict(found)}")
+            sys.stdout.flush()
+    sys.stdout.write("\nevery tree byte-identical, every import works\n")
+
+
+if __name__ == "__main__":
+    main()
