@@ -143,8 +143,12 @@ def resolve(
 
 
 def asked_of(index: str, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The default index knows no build tags: there the plain version is asked for, and judged."""
-    return tuple(wanted) if index else tuple(one.partition("+")[0] for one in wanted)
+    """The default index knows no build tags: there the plain version is asked for, and judged.
+
+    A hash says exactly which build is meant: such a line stays as it is.
+    """
+    plain = (one if "--hash=" in one else one.partition("+")[0] for one in wanted)
+    return tuple(wanted) if index else tuple(plain)
 
 
 def report(

@@ -56,6 +56,7 @@ def parser() -> Parser:
     log.add_argument("--facts", metavar="FILE", help="saved facts, to decide what a log cannot")
     fix = verb("fix", "Plan a treatment, show it, do it, look again; take it back if it failed.")
     fix.add_argument("ids", nargs="*", metavar="ID", help="findings to cure; default: all")
+    fix.add_argument("--from-lock", metavar="FILE", help="make the environment of a lock file")
     undo = verb("undo", "Bring back what the last treatment changed. Needs no network.")
     undo.add_argument("receipt", nargs="?", help="which one; `history` lists them")
     verb("history", "List what was done to this installation.")
@@ -95,14 +96,42 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) 
     acts = nodes.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
     help = "Meet the requirements of ComfyUI, all enabled packs and your own file together."
     acts.add_parser("sync", help=help, description=help, parents=shared)
-    help = "Fetch a node pack by any route that can prove its commit, with its requirements."
-    install = acts.add_parser("install", help=help, description=help, parents=shared)
-    install.add_argument("source", metavar="URL[@REF]", help="repository, archive or folder")
-    install.add_argument(
-        "--allow-unproven",
-        action="store_true",
-        help="take an archive whose content nothing proves",
+
+    def act(name: str, help: str, one: str = "", many: str = "") -> argparse.ArgumentParser:
+        parser = acts.add_parser(name, help=help, description=help, parents=shared)
+        if one or many:
+            parser.add_argument("packs", nargs=one or "+", metavar=many or "PACK")
+        return parser
+
+    bring = [
+        act("install", "Fetch node packs by any route that can prove them, with what they need."),
+        act("update", "Bring packs to the newest commit or version; by default all.", "*"),
+    ]
+    bring[0].add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="ID[@VERSION], URL[@REF], archive or folder"
     )
+    bring[0].add_argument("--name", help="of the folder in custom_nodes/, for a single pack")
+    bring[1].add_argument(
+        "--discard-edits", action="store_true", help="leave edited files behind (undo has them)"
+    )
+    for verb in bring:
+        unproven = "take what nothing proves to be what its origin has"
+        verb.add_argument("--allow-unproven", action="store_true", help=unproven)
+        known = "take what is known to be malicious"
+        verb.add_argument("--allow-malware", action="store_true", help=known)
+        script = "run each pack's install.py afterwards; what it does is not undone"
+        verb.add_argument("--run-install-scripts", action="store_true", help=script)
+    act("list", "What is in custom_nodes/: source, commit, state, and how it started last.")
+    act("verify", "Hold packs against their commit: edited, missing, added files.", "*")
+    act("disable", "Put packs aside, as ComfyUI-Manager does.", "+")
+    act("enable", "Bring disabled packs back.", "+")
+    act("remove", "Take packs out; `undo` brings them back.", "+")
+    bisect = act("bisect", "Find the pack that breaks the start, by starting ComfyUI repeatedly.")
+    bisect.add_argument("--limit", type=float, default=180, metavar="S", help="seconds for a start")
+    snapshot = act("snapshot", "Save which packs are there, or bring them back to that.")
+    snapshot.add_argument("what", choices=("save", "restore"))
+    snapshot.add_argument("file", metavar="FILE", help="in ComfyUI-Manager's format and more")
+    snapshot.add_argument("--allow-unproven", action="store_true", help=unproven)
 
 
 def run(verb: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         logfile traceback hints symptoms
         probe locate machine examine
         mirrors tree entry archive source git download reach remember errand race proof naming fetch
-        receipts snapshot wishes uv installer step fix fixes plan journal sync treat
+        packs registry intact
+        receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes
         handoff report options screen verbs cli __main__
     """.split(),
     "runner": """

@@ -1,18 +1,21 @@
 """fix, setup, undo, history: plan, ask, treat, look again; and the way back."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from doctor import journal, report, treat
+from doctor import journal, lock, report, treat
 from doctor.check import CHECKS
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis, Finding
+from doctor.fixes.torch import python_in
 from doctor.journal import locked
+from doctor.lock import Locked
 from doctor.options import BadUsage
-from doctor.plan import Plan, prescribe
+from doctor.plan import Plan, Treatment, prescribe
 from doctor.receipts import Journal
 from doctor.screen import Screen
+from doctor.step import MakeVenv, Packages, Step
 from doctor.verbs.patient import Args, home, look, target, tell
 from doctor.words import say
 
@@ -27,7 +30,10 @@ def fix(args: Args, screen: Screen) -> int:
     facts, diagnosis = look(args, screen)
     tell(facts, diagnosis, screen)
     with locked(home(facts.target)) as book:
-        result = cure(args, screen, book, facts, diagnosis)
+        if getattr(args, "from_lock", None):
+            result = rebuild(args, screen, book, facts, diagnosis)
+        else:
+            result = cure(args, screen, book, facts, diagnosis)
     screen.object(result | {"schema": "comfy-doctor.fix/1"})
     return 1 if result["left"] or result["rolled_back"] else 0
 
@@ -53,6 +59,7 @@ def cure(
         tell_failures(screen, outcome)
         done, failed = done + outcome, {**failed, **outcome.failed}
         facts, diagnosis = look(args, screen)
+        write_lock(args, screen, book, facts, plan, outcome)
     if done.cured:
         screen.say("cured", ids=", ".join(done.cured))
     return {
@@ -63,6 +70,55 @@ def cure(
         "rolled_back": failed,
         "refused": refused,
     }
+
+
+def rebuild(
+    args: Args, screen: Screen, book: Journal, facts: Facts, diagnosis: Diagnosis
+) -> dict[str, Any]:
+    """fix --from-lock: the same environment as elsewhere, by its hashes."""
+    recover(screen, book)
+    lacking = lock.missing(lock.read(Path(args.from_lock)), facts)
+    steps = tuple(rebuilding(facts, lacking)) if lacking else ()
+    plan = Plan((Treatment("from-lock", (), steps),) if steps else ())
+    screen.progress(say("resolving", screen.lang))
+    plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
+    screen.lines(["", say("plan", screen.lang), *report.plan_lines(plan, screen.lang)])
+    outcome = treat.Outcome()
+    if plan.treatments and agreed(args, screen, plan):
+        outcome = treat.carry_out(
+            plan, book, diagnosis, lambda: look(args, screen), screen.progress
+        )
+        tell_failures(screen, outcome)
+        write_lock(args, screen, book, look(args, screen)[0], plan, outcome)
+    return {
+        "plan": report.plan_json(plan),
+        "receipts": list(outcome.receipts),
+        "cured": [],
+        "left": [] if outcome.receipts or not lacking else [p.pin for p in lacking],
+        "rolled_back": dict(outcome.failed),
+        "refused": dict(plan.refused),
+    }
+
+
+def rebuilding(facts: Facts, lacking: Sequence[Locked]) -> Iterator[Step]:
+    python = facts.target.python
+    if python is None:
+        place = Path(str(facts.target.comfyui), ".venv")
+        python = str(python_in(place, facts.host.os))
+        yield MakeVenv(str(place), facts.maker.executable)
+    yield Packages(python, wants=tuple(one.pin for one in lacking), anew=True)
+
+
+def write_lock(
+    args: Args, screen: Screen, book: Journal, facts: Facts, plan: Plan, outcome: treat.Outcome
+) -> None:
+    """After a success: the environment as it is now, written down."""
+    if not outcome.receipts or facts.target.python is None:
+        return
+    screen.progress(lock.NAME)
+    steps = (step for treatment in plan.treatments for step in treatment.steps)
+    wheels = (w for step in steps if isinstance(step, Packages) for w in step.wheels or ())
+    lock.write(book.home, facts, wheels, args.offline)
 
 
 def tell_failures(screen: Screen, outcome: treat.Outcome) -> None:
