@@ -71,18 +71,32 @@ def version(here: Path) -> str:
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
-def one(folder: Path, online: dict[str, str], instant: float) -> str:
-    """Kill after `instant` seconds; what was left, or an AssertionError."""
+def said(here: Path) -> str:
+    """What the journal holds now."""
+    journal = here / ".comfy-doctor" / "journal.jsonl"
+    return journal.read_text() if journal.exists() else ""
+
+
+def wait_for(event: str, here: Path, run: "subprocess.Popen[bytes]") -> float:
+    """Seconds until the journal names the event, or the run ends."""
+    start = time.monotonic()
+    while f'"event": "{event}"' not in said(here) and run.poll() is None:
+        time.sleep(0.001)
+    return time.monotonic() - start
+
+
+def one(folder: Path, online: dict[str, str], after: str, instant: float) -> str:
+    """Kill `instant` seconds after that event; what was left, or an AssertionError."""
     here = patient(folder, online)
     before = held(here)
     run = doctor(here, online, "fix", "core-requirement-version")
+    if after:
+        wait_for(after, here, run)
     time.sleep(instant)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     touched = held(here) != before
-    journal = here / ".comfy-doctor" / "journal.jsonl"
-    said = journal.read_text() if journal.exists() else ""
-    finished = '"event": "done"' in said
+    finished = '"event": "done"' in said(here)
     doctor(here, online, "undo").wait()
     assert held(here) == before, f"not byte-identical after a kill at {instant:.3f} s"
     assert version(here) == "1.0"
@@ -102,12 +116,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         online = shop(Path(folder, "shop"))
         here = patient(Path(folder, "whole"), online)
-        start = time.monotonic()
-        assert doctor(here, online, "fix", "core-requirement-version").wait() == 0
-        whole = time.monotonic() - start
+        run = doctor(here, online, "fix", "core-requirement-version")
+        phases = {"": wait_for("begin", here, run)}  # looking and planning
+        phases["begin"] = wait_for("step", here, run)  # the snapshot
+        phases["step"] = wait_for("done", here, run)  # installing and verifying
+        run.wait()
         for number in range(asked.count):
-            instant = dice.uniform(0 if number % 2 else whole * 0.4, whole * 1.05)
-            found[one(Path(folder, str(number)), online, instant)] += 1
+            after = dice.choice(["", "begin", "step", "step"])
+            instant = dice.uniform(0, phases[after] * 1.1)
+            found[one(Path(folder, str(number)), online, after, instant)] += 1
             sys.stdout.write(f"\r{number + 1} of {asked.count}: {dict(found)}")
             sys.stdout.flush()
     sys.stdout.write("\nevery tree byte-identical, every import works\n")
