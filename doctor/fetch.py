@@ -43,7 +43,9 @@ __all__ = [
     "Source",
     "Unreachable",
     "download",
+    "newest",
     "obtain",
+    "remove",
 ]
 
 
@@ -91,6 +93,25 @@ def obtain(
         return replace(arrived, path=arrived.path.rename(path))
     finally:
         remove(work)
+
+
+def newest(
+    source: Source,
+    staging: Path,
+    world: World,
+    *,
+    environ: Mapping[str, str],
+    offline: bool = False,
+    say: Say = lambda line: None,
+    timeout: Patience | None = None,
+) -> str:
+    """The commit that the origin names for a ref now; nothing is fetched. Raises NotObtained."""
+    patience = timeout or Patience()
+    until = monotonic() + patience.total
+    if offline:
+        raise NotObtained("offline", "Nothing is asked offline", "Ask again with a network.", ())
+    errand = Errand(source, staging, world, environ, patience, say, False, until)
+    return name_commit(errand).commit
 
 
 def brought(errand: Errand) -> Arrived:

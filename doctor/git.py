@@ -300,9 +300,14 @@ def claim(
     git(*args, url=route.url, seconds=left, cwd=scratch, stranger=not route.own)
     tree = git("rev-parse", f"{commit}^{{tree}}", url=route.url, seconds=10, cwd=scratch).strip()
     out = git("ls-tree", "-r", "-z", "--full-tree", tree, url=route.url, seconds=30, cwd=scratch)
+    return tree, listed(out)
+
+
+def listed(out: str) -> Listing:
+    """What `ls-tree -r -z` prints."""
     files = {}
     for line in out.split("\0")[:-1]:
         about, _, name = line.partition("\t")
         mode, _, id = about.split()
         files[name] = (int(mode, 8), id)
-    return tree, files
+    return files

@@ -196,6 +196,36 @@ class Limit(Row):
     warning: int  # bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class BadPackage(Row):
+    """Releases on an index that are known to be malicious."""
+
+    name: str
+    versions: tuple[str, ...]  # "*": all there are
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadPack(Row):
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadHost(Row):
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadFile(Row):
+    pattern: str  # of a file's name, as fnmatch has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Popular(Row):
+    """Names of distributions that are worth imitating."""
+
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class World:
     """Every table, newest first where its rows have an age."""
@@ -219,6 +249,11 @@ class World:
     lenient: tuple[Lenient, ...] = ()
     core: tuple[Core, ...] = ()
     limits: tuple[Limit, ...] = ()
+    bad_packages: tuple[BadPackage, ...] = ()
+    bad_packs: tuple[BadPack, ...] = ()
+    bad_hosts: tuple[BadHost, ...] = ()
+    bad_files: tuple[BadFile, ...] = ()
+    popular: tuple[Popular, ...] = ()
 
     def routes(self, url: str, kind: str) -> tuple[str, ...]:
         """The address itself, then the same thing on every mirror of that kind, in order."""
@@ -246,6 +281,11 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "lenient": ("comfyui", "lenient", Lenient),
     "core": ("comfyui", "core", Core),
     "limits": ("limits", "limits", Limit),
+    "bad_packages": ("suspects", "bad_packages", BadPackage),
+    "bad_packs": ("suspects", "bad_packs", BadPack),
+    "bad_hosts": ("suspects", "bad_hosts", BadHost),
+    "bad_files": ("suspects", "bad_files", BadFile),
+    "popular": ("suspects", "popular", Popular),
 }
 
 

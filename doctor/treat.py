@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-from doctor import fetch, installer, journal, machine, sync, uv
+from doctor import fetch, installer, journal, machine, uv
 from doctor.check import subject
 from doctor.facts import Facts, Refusal, Unknown
 from doctor.finding import Diagnosis
-from doctor.fixes.packages import HELD, holds, interpreter
 from doctor.manifest import World
 from doctor.plan import Plan, Treatment
 from doctor.receipts import Journal
-from doctor.step import Move, Packages, Place, Step, StepFailed
+from doctor.step import Packages, Place, Step, StepFailed
 
 Progress = Callable[[str], None]
 Look = Callable[[], tuple[Facts, Diagnosis]]
@@ -197,21 +194,3 @@ def new_conflict(treatment: Treatment, before: frozenset[str]) -> str:
     """A requirement between packages that was met before, or was nobody's, and is not met now."""
     new = sorted(unmet_in(treatment) - before)
     return f"it left a requirement unmet: {new[0]}" if new else ""
-
-
-def node_treatment(facts: Facts, arrived: fetch.Arrived, name: str, book: Journal) -> Treatment:
-    """A node pack that was fetched: its requirements first, then the folder goes live."""
-    assert facts.comfyui is not None
-    wants = [str(r) for r in requirements(arrived.path) if r.name not in HELD]
-    steps: list[Step] = []
-    if wants:
-        steps.append(Packages(interpreter(facts), wants=tuple(wants), holds=holds(facts)))
-    target = Path(facts.comfyui.path, "custom_nodes", name)
-    steps.append(Move(str(arrived.path), str(target)))
-    return Treatment(f"node-{name}", (), tuple(steps))
-
-
-def requirements(pack: Path) -> list[Requirement]:
-    """What a pack's requirements.txt asks for; its options and bare addresses are not followed."""
-    wishes = sync.from_file(pack / "requirements.txt", pack)
-    return [wish.requirement for wish in wishes if wish.requirement is not None]

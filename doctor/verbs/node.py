@@ -1,65 +1,316 @@
-"""node: custom nodes, fetched over any route and proven before they go live."""
+"""node install, node update: packs fetched over any route, looked over, and brought in whole."""
 
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-from doctor import fetch, report, treat
+from doctor import fetch, intact, nodes, packs, registry, report, treat
+from doctor.facts import Facts, Refusal
+from doctor.finding import Diagnosis
 from doctor.journal import locked
+from doctor.mirrors import Unreachable
+from doctor.nodes import Coming, Errands, Want
 from doctor.options import BadUsage
+from doctor.packs import Pack
 from doctor.plan import Plan
+from doctor.receipts import Journal
 from doctor.screen import Screen
+from doctor.source import REPOSITORY
+from doctor.step import Packages
 from doctor.verbs.patient import Args, home, look
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures
 from doctor.words import say
 
+AT_ONCE = 4  # packs that are fetched side by side
+SCRIPT_LIMIT = 1800  # seconds for an install.py
+A = TypeVar("A")
+B = TypeVar("B")
 
-def node(args: Args, screen: Screen) -> int:
-    """node install: fetched and proven, then requirements and folder in one treatment."""
-    facts, diagnosis = look(args, screen)
+
+@dataclass
+class Visit:
+    """One run of the command: who is treated, and what could not be done, by pack."""
+
+    args: Args
+    screen: Screen
+    facts: Facts
+    diagnosis: Diagnosis
+    failed: dict[str, str] = field(default_factory=dict)
+    level: int = 1
+
+    @property
+    def comfyui(self) -> str:
+        assert self.facts.comfyui is not None
+        return self.facts.comfyui.path
+
+    def look(self) -> tuple[Facts, Diagnosis]:
+        return look(self.args, self.screen, self.level)
+
+    def errands(self) -> Errands:
+        lock = threading.Lock()
+
+        def tell(line: str) -> None:
+            with lock:
+                self.screen.attempt(line)
+
+        return Errands(self.facts, os.environ, settings(self.args), tell)
+
+
+def visited(args: Args, screen: Screen) -> Visit:
+    facts, diagnosis = look(args, screen, 1)
     if facts.comfyui is None or not facts.comfyui.present:
         raise BadUsage("A node pack needs a ComfyUI to go into: --comfyui DIR")
-    source = fetch.Source.parse(args.source)
-    taken = Path(facts.comfyui.path, "custom_nodes", source.name)
-    if taken.exists():
-        raise BadUsage(f"{taken} is there already; nothing was changed")
-    with locked(home(facts.target)) as book:
+    return Visit(args, screen, facts, diagnosis)
+
+
+def install(args: Args, screen: Screen) -> int:
+    """node install: several at once; each whole or not at all."""
+    if args.name and (len(args.sources) > 1 or not packs.ID.fullmatch(args.name)):
+        raise BadUsage("--name names the folder of one pack, in plain letters")
+    wants = [nodes.want(word, args.name or "") for word in dict.fromkeys(args.sources)]
+    visit = visited(args, screen)
+    with locked(home(visit.facts.target)) as book:
         recover(screen, book)
-        arrived = treat.obtain(args.source, book, facts.world, settings(args), screen.attempt)
-        plan = Plan((treat.node_treatment(facts, arrived, source.name, book),))
-        plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
-        screen.lines(report.plan_lines(plan, screen.lang))
-        outcome = treat.Outcome()
-        if plan.treatments and agreed(args, screen, plan):
-            outcome = treat.carry_out(
-                plan, book, diagnosis, lambda: look(args, screen), screen.progress
-            )
-    return node_result(screen, plan, outcome, arrived, taken)
+        sweep(visit.comfyui)
+        there = {want: early(visit.comfyui, want) for want in wants}
+        visit.failed |= {want.word: why for want, why in there.items() if why}
+        if all(there.values()):
+            raise BadUsage("; ".join(there.values()) + "; nothing was changed")
+        return brought(visit, book, [want for want, why in there.items() if not why])
 
 
-def node_result(
-    screen: Screen, plan: Plan, outcome: treat.Outcome, arrived: fetch.Arrived, taken: Path
-) -> int:
-    tell_failures(screen, outcome)
-    if outcome.receipts:
-        proof = "" if arrived.proven else say("unproven", screen.lang, why=arrived.why)
-        screen.say(
-            "node-in",
-            name=taken.name,
-            path=taken,
-            commit=arrived.commit[:12],
-            route=arrived.route.name,
-            proof=proof,
-        )
-    screen.object(
-        {
-            "schema": "comfy-doctor.node/1",
-            "name": taken.name,
-            "path": str(taken),
-            "commit": arrived.commit,
-            "route": arrived.route.name,
-            "proven": arrived.proven,
-            "plan": report.plan_json(plan),
-            "receipts": list(outcome.receipts),
-            "failed": dict(outcome.failed) | dict(plan.refused),
-        }
+def early(comfyui: str, want: Want) -> str:
+    """Is the place of a pack taken, as far as its name is known before it is fetched."""
+    name = want.name or want.id or (want.source.name if want.source else "")
+    return nodes.taken(comfyui, packs.Note(name, "unknown", id=want.id))
+
+
+def sweep(comfyui: str) -> None:
+    """What a kill left half fetched. Only ours, and only while nobody else is at work."""
+    shutil.rmtree(packs.beside(comfyui) / "staging", ignore_errors=True)
+
+
+def update(args: Args, screen: Screen) -> int:
+    """node update: to the newest commit of its branch, or the newest version."""
+    visit = visited(args, screen)
+    with locked(home(visit.facts.target)) as book:
+        recover(screen, book)
+        sweep(visit.comfyui)
+        chosen = [pack for pack in which(visit, args.packs) if pack.state == "enabled"]
+        found = at_once(chosen, lambda pack: newer(visit, pack))
+        wants: list[Want] = []
+        for pack, want in zip(chosen, found, strict=True):
+            if isinstance(want, Exception):
+                visit.failed[pack.name] = str(want)
+            elif want is None:
+                screen.say("node-current", name=pack.name)
+            else:
+                wants.append(want)
+        return brought(visit, book, wants)
+
+
+def which(visit: Visit, words: Sequence[str]) -> list[Pack]:
+    """The packs that the words name; all, where none is named."""
+    there = packs.installed(visit.comfyui)
+    if not words:
+        return [pack for pack in there if pack.kind != "file"]
+    chosen = {word: packs.chosen(there, word) for word in words}
+    for word, found in chosen.items():
+        if not found:
+            names = ", ".join(pack.name for pack in there) or "-"
+            raise BadUsage(f"There is no pack {word}; there are: {names}")
+    return list(dict.fromkeys(pack for found in chosen.values() for pack in found))
+
+
+def newer(visit: Visit, pack: Pack) -> Want | None:
+    """What an update would fetch; None where the pack is at its newest. Raises Refusal."""
+    if pack.kind == "registry":
+        release = registry.release(pack.id, "", os.environ, offline=visit.args.offline)
+        want = Want(pack.name, pack.id, release.version, replaces=pack)
+        return unedited(visit, pack, want) if release.version != pack.version else None
+    if not pack.url:
+        raise BadUsage(f"{pack.name}: nobody knows where it came from")
+    ref = f"@{pack.ref}" if pack.ref else ""
+    source = fetch.Source.parse(f"{pack.url}{ref}")
+    if source.kind != REPOSITORY:
+        raise BadUsage(f"{pack.name} came as an archive: install the new one beside it")
+    errands = visit.errands()
+    place = packs.beside(visit.comfyui) / "staging"
+    commit = fetch.newest(
+        source,
+        place,
+        visit.facts.world,
+        environ=os.environ,
+        offline=visit.args.offline,
+        say=errands.say,
     )
-    return 0 if outcome.receipts else 1
+    want = Want(pack.name, source=source, replaces=pack)
+    return unedited(visit, pack, want) if commit != pack.commit else None
+
+
+def unedited(visit: Visit, pack: Pack, want: Want) -> Want:
+    """Somebody's own edits are never replaced unasked."""
+    found = intact.verify(pack, packs.notes(visit.comfyui).get(pack.name), os.environ)
+    changed = (*found.edited, *found.missing)
+    if changed and not visit.args.discard_edits:
+        files = ", ".join(changed[:5])
+        raise BadUsage(f"{pack.name} has edits of yours ({files}); see --discard-edits")
+    return want
+
+
+def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> int:
+    """Fetch, look over, plan all together, ask, do; then say what came of it."""
+    errands, screen = visit.errands(), visit.screen
+    coming: list[Coming] = []
+    for want, found in zip(wants, at_once(wants, errands.bring), strict=True):
+        if isinstance(found, Exception):
+            visit.failed[want.word] = str(found)
+        else:
+            coming.append(found)
+    coming = [one for one in coming if admitted(visit, one)]
+    plan, outcome = planned(visit, book, coming)
+    for one in coming:
+        fetch.remove(one.path)  # whatever did not go live
+    gone_in = [one for one in coming if outcome.receipts and one.note.name not in visit.failed]
+    visit.failed |= dict(outcome.failed)
+    tell_failures(screen, outcome)
+    for name, why in visit.failed.items():
+        if name not in outcome.failed:
+            screen.lines([f"✗ {name}: {why}"])
+    for one in gone_in:
+        tell_arrival(visit, one)
+    screen.object(answer(visit, coming, gone_in, plan, outcome))
+    return 1 if visit.failed or (coming and not gone_in) else 0
+
+
+def admitted(visit: Visit, one: Coming) -> bool:
+    """May it go live: nothing malicious is known of it, and its place is free. Tells suspicions."""
+    lines = (line for f in one.findings for line in report.one(f, visit.facts, visit.screen.lang))
+    visit.screen.lines(lines)
+    why = "" if one.want.replaces else nodes.taken(visit.comfyui, one.note)
+    if one.blocked and not visit.args.allow_malware:
+        why = next("; ".join(f.because) for f in one.findings if f.id == "node-known-malware")
+    if why:
+        visit.failed[one.want.word] = why
+        fetch.remove(one.path)
+    elif not (one.path / "__init__.py").exists():
+        visit.screen.say("node-no-init", name=one.note.name)
+    return not why
+
+
+def planned(visit: Visit, book: Journal, coming: Sequence[Coming]) -> tuple[Plan, treat.Outcome]:
+    screen, extra = visit.screen, {}
+    for one in coming:
+        if one.want.replaces:
+            note = packs.notes(visit.comfyui).get(one.note.name)
+            extra[one.note.name] = intact.verify(one.want.replaces, note, os.environ).extra
+    screen.progress(say("resolving", screen.lang))
+    plan, refused = nodes.settled(
+        visit.facts, coming, extra, book, settings(visit.args), screen.attempt
+    )
+    visit.failed |= refused
+    if not plan.treatments:
+        return Plan(), treat.Outcome()
+    screen.lines(report.plan_lines(plan, screen.lang))
+    if not agreed(visit.args, screen, plan):
+        return plan, treat.Outcome()
+    if any(isinstance(step, Packages) for t in plan.treatments for step in t.steps):
+        visit.level = 2  # packages move: whether torch still loads is looked at before and after
+        visit.facts, visit.diagnosis = visit.look()
+    return plan, treat.carry_out(plan, book, visit.diagnosis, visit.look, screen.progress)
+
+
+def tell_arrival(visit: Visit, one: Coming) -> None:
+    screen, note = visit.screen, one.note
+    path = packs.custom_nodes(visit.comfyui) / note.name
+    proof = "" if note.proven else say("unproven", screen.lang, why=note.why)
+    what = note.commit[:12] or note.version or "-"
+    screen.say("node-in", name=note.name, path=path, commit=what, route=note.route, proof=proof)
+    if (path / "install.py").exists():
+        if visit.args.run_install_scripts:
+            run_script(visit, path)
+        else:
+            command = f"{visit.facts.target.python} install.py"
+            screen.say("node-script", name=note.name, path=path / "install.py", command=command)
+
+
+def run_script(visit: Visit, folder: Path) -> None:
+    """install.py, as Manager runs it: in its folder, by the patient's interpreter."""
+    target = visit.facts.target
+    words = [str(target.python), *target.flags, "install.py"]
+    visit.screen.say("node-script-runs", path=folder / "install.py")
+    try:
+        run = subprocess.run(words, cwd=folder, capture_output=True, timeout=SCRIPT_LIMIT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        visit.failed[folder.name] = f"install.py: {error}"
+        return
+    visit.screen.lines(run.stdout.decode(errors="replace").splitlines()[-20:])
+    if run.returncode:
+        last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        visit.failed[folder.name] = f"install.py ended with {run.returncode}: {' '.join(last)}"
+
+
+def at_once(asked: Sequence[A], work: Callable[[A], B]) -> list[B | Exception]:
+    """What the work makes of each, a few at a time, in order. Ctrl-C need not wait for any."""
+    found: dict[int, B | Exception] = {}
+    numbers, ended = iter(range(len(asked))), queue.Queue[None]()
+
+    def go() -> None:
+        for number in iter(lambda: next(numbers, -1), -1):
+            try:
+                found[number] = work(asked[number])
+            except Exception as error:  # noqa: BLE001  (handed to the caller, below)
+                found[number] = error
+            ended.put(None)
+
+    for _ in range(min(AT_ONCE, len(asked))):
+        threading.Thread(target=go, daemon=True).start()
+    for _ in asked:
+        ended.get()
+    for one in found.values():
+        if isinstance(one, Exception) and not isinstance(one, (Refusal, Unreachable, OSError)):
+            raise one  # our bug
+    return [found[number] for number in range(len(asked))]
+
+
+def answer(
+    visit: Visit,
+    coming: Sequence[Coming],
+    gone_in: Sequence[Coming],
+    plan: Plan,
+    outcome: treat.Outcome,
+) -> dict[str, Any]:
+    """comfy-doctor.node/1, of an installation."""
+    rows = [pack_json(visit, one, one in gone_in) for one in coming]
+    alone = rows[0] if len(rows) == 1 else {}
+    return {
+        "schema": "comfy-doctor.node/1",
+        **alone,
+        "packs": rows,
+        "plan": report.plan_json(plan),
+        "receipts": list(outcome.receipts),
+        "failed": visit.failed,
+    }
+
+
+def pack_json(visit: Visit, one: Coming, installed: bool) -> dict[str, Any]:
+    path = packs.custom_nodes(visit.comfyui) / one.note.name
+    return {
+        "name": one.note.name,
+        "path": str(path),
+        "id": one.note.id,
+        "version": one.note.version,
+        "commit": one.note.commit,
+        "route": one.note.route,
+        "proven": one.note.proven,
+        "why": one.note.why,
+        "installed": installed,
+        "findings": [report.finding_json(f, visit.screen.lang) for f in one.findings],
+        "install_script": (path / "install.py").exists(),
+    }

@@ -1,0 +1,117 @@
+"""node list, verify, disable, enable, remove: packs that are there."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from doctor import intact, nodes, packs, report, treat
+from doctor.journal import locked
+from doctor.options import BadUsage
+from doctor.packs import Pack
+from doctor.plan import Plan, Treatment
+from doctor.screen import Screen
+from doctor.verbs.node import Visit, visited, which
+from doctor.verbs.patient import Args, home
+from doctor.verbs.treatment import agreed, recover, tell_failures
+from doctor.words import say
+
+
+def show(args: Args, screen: Screen) -> int:
+    """node list: source, commit, state, and how each fared when ComfyUI was last started."""
+    visit = visited(args, screen)
+    there, started = packs.installed(visit.comfyui), packs.last_starts(visit.comfyui)
+    if not there:
+        screen.say("node-none")
+    for pack in there:
+        last = started.get(pack.name) if pack.state == "enabled" else None
+        mark = "✗" if last and last.failed else " " if pack.state == "enabled" else "-"
+        what = pack.commit[:12] or pack.version
+        told = f"{last.seconds:.1f} s {last.error}".rstrip() if last else ""
+        state = say(f"node-{pack.state}", screen.lang)
+        parts = (pack.name, state, pack.kind, what, pack.source, told)
+        screen.lines([f"{mark} " + "  ".join(filter(None, parts))])
+    rows = [
+        {**asdict(pack), "last_start": asdict(started[pack.name]) if pack.name in started else None}
+        for pack in there
+    ]
+    screen.object({"schema": "comfy-doctor.node/1", "packs": rows})
+    return 0
+
+
+def verify(args: Args, screen: Screen) -> int:
+    """node verify: 1 where a pack was edited or has lost files; what nobody can tell is said."""
+    visit = visited(args, screen)
+    known, rows = packs.notes(visit.comfyui), []
+    for pack in which(visit, args.packs):
+        screen.progress(pack.name)
+        found = intact.verify(pack, known.get(pack.name), os.environ)
+        screen.lines(verdict(pack, found, screen.lang))
+        rows.append({"name": pack.name, "state": found.state, **asdict(found)})
+    screen.object({"schema": "comfy-doctor.node/1", "packs": rows})
+    return 1 if any(row["state"] == "edited" for row in rows) else 0
+
+
+def verdict(pack: Pack, found: intact.Integrity, lang: str) -> list[str]:
+    mark = {"intact": "✓", "edited": "✗", "not judged": "?"}[found.state]
+    why = f": {found.why}" if found.why else ""
+    lines = [f"{mark} {pack.name}  {say('node-' + found.state.replace(' ', '-'), lang)}{why}"]
+    for word in ("edited", "missing", "extra"):
+        for name in getattr(found, word)[:20]:
+            lines.append(f"    {say('file-' + word, lang)}  {name}")
+    return lines
+
+
+def disable(args: Args, screen: Screen) -> int:
+    return moved(args, screen, "enabled", nodes.disable)
+
+
+def enable(args: Args, screen: Screen) -> int:
+    return moved(args, screen, "disabled", nodes.enable)
+
+
+def remove(args: Args, screen: Screen) -> int:
+    return moved(args, screen, "", nodes.remove)
+
+
+def moved(args: Args, screen: Screen, state: str, how: Callable[[str, Pack], Treatment]) -> int:
+    """Each pack a treatment of its own; one that cannot be moved does not keep the others."""
+    visit = visited(args, screen)
+    chosen = which(visit, args.packs)
+    right = [pack for pack in chosen if not state or pack.state == state]
+    for pack in chosen:
+        if pack not in right:
+            screen.say("node-is-so", name=pack.name, state=say(f"node-{pack.state}", screen.lang))
+    twice = {pack.name for pack in right if sum(p.name == pack.name for p in right) > 1}
+    if twice:
+        raise BadUsage(f"{', '.join(sorted(twice))} is there more than once: `node list` has them")
+    plan = Plan(tuple(how(visit.comfyui, pack) for pack in right))
+    outcome = carried_out(visit, plan)
+    screen.object(moved_json(plan, outcome))
+    return 1 if outcome.failed or len(outcome.receipts) < len(plan.treatments) else 0
+
+
+def carried_out(visit: Visit, plan: Plan) -> treat.Outcome:
+    """Shown, asked, done, and verified by looking again."""
+    args, screen = visit.args, visit.screen
+    if not plan.treatments:
+        return treat.Outcome()
+    with locked(home(visit.facts.target)) as book:
+        recover(screen, book)
+        screen.lines(report.plan_lines(plan, screen.lang))
+        if not agreed(args, screen, plan):
+            return treat.Outcome()
+        outcome = treat.carry_out(plan, book, visit.diagnosis, visit.look, screen.progress)
+    tell_failures(screen, outcome)
+    if outcome.receipts:
+        screen.say("node-done", count=len(outcome.receipts))
+    return outcome
+
+
+def moved_json(plan: Plan, outcome: treat.Outcome) -> dict[str, Any]:
+    return {
+        "schema": "comfy-doctor.node/1",
+        "plan": report.plan_json(plan),
+        "receipts": list(outcome.receipts),
+        "failed": dict(outcome.failed),
+    }

@@ -1,0 +1,363 @@
+"""Node packs in and out of small real installations: whole or not at all, and every way back."""
+
+import io
+import json
+import os
+import shutil
+import time
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from doctor.cli import main
+from tests import internet
+from tests.doctor.test_verbs import comfyui, everything_else, online, shop, versions
+
+__all__ = ["comfyui", "online", "shop"]
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "internet"
+    root.mkdir()
+    here = internet.Host(root)
+    yield here
+    here.close()
+
+
+def publish(root: Path, name: str, files: dict[str, str], moved: bool = False) -> str:
+    """Commit these files to o/NAME on the host; the commit."""
+    work, bare = root / "work" / name, root / "o" / f"{name}.git"
+    if not work.exists():
+        work.mkdir(parents=True)
+        internet.git("init", "-q", "-b", "main", cwd=work)
+    for path, text in {"__init__.py": "NODE_CLASS_MAPPINGS = {}\n", **files}.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(text)
+    internet.git("add", "-A", cwd=work)
+    internet.git("commit", "-qm", name, "--allow-empty", cwd=work)
+    if not bare.exists():
+        bare.parent.mkdir(exist_ok=True)
+        internet.git("clone", "-q", "--bare", str(work), str(bare), cwd=root)
+        internet.git("config", "uploadpack.allowFilter", "true", cwd=bare)
+    else:
+        internet.git("push", "-q", str(bare), "main", cwd=work)
+    return internet.git("rev-parse", "HEAD", cwd=work)
+
+
+def release(host: internet.Host, id: str, version: str, files: dict[str, str]) -> None:
+    """A version of a pack in the registry of the host."""
+    project = f'[project]\nname = "{id}"\nversion = "{version}"\n[tool.comfy]\nPublisherId = "p"\n'
+    archive = host.root / "cdn" / f"{id}-{version}" / "node.zip"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, text in {"__init__.py": "", "pyproject.toml": project, **files}.items():
+            file.writestr(name, text)
+    told = {"id": id, "version": version, "downloadUrl": f"{host.url}/cdn/{id}-{version}/node.zip"}
+    place = host.root / "nodes" / id
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "install").write_text(json.dumps(told))
+
+
+def doctor(*words, **variables):
+    """Exit code, stdout, stderr of the command, in this process (a start takes half a second)."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, variables), redirect_stdout(out), redirect_stderr(err):
+        code = main([*map(str, words)])
+    return code, out.getvalue(), err.getvalue()
+
+
+def answer(*words, **variables):
+    code, out, _ = doctor(*words, "--json", **variables)
+    return code, json.loads(out)
+
+
+def node(act, comfyui, *words, **variables):
+    return answer("node", act, "--comfyui", comfyui, *words, **variables)
+
+
+def install(comfyui, *words, **variables):
+    return node("install", comfyui, "--yes", *words, **variables)
+
+
+def live(comfyui):
+    return sorted(path.name for path in (comfyui / "custom_nodes").iterdir())
+
+
+def rows(comfyui):
+    return {row["name"]: row for row in node("list", comfyui)[1]["packs"]}
+
+
+# In
+
+
+def test_several_at_once_by_address_id_archive_and_folder(comfyui, host, tmp_path, online):
+    before = everything_else(comfyui)
+    commit = publish(host.root, "Alpha", {"requirements.txt": "beta\n"})
+    release(host, "comfyui-two", "1.0.2", {"two.py": "2"})
+    internet.git(
+        "archive", "-o", str(tmp_path / "Three.zip"), "main", cwd=host.root / "o/Alpha.git"
+    )
+    shutil.copytree(host.root / "work" / "Alpha", tmp_path / "Four", ignore=lambda *_: [".git"])
+    registry = online | {"COMFY_REGISTRY": host.url}
+    sources = [f"{host.url}/o/Alpha", "comfyui-two", tmp_path / "Three.zip", tmp_path / "Four"]
+    code, said = install(comfyui, *sources, **registry)
+    assert (code, said["failed"]) == (0, {})
+    assert live(comfyui) == ["Alpha", "Four", "Three", "comfyui-two"]
+    assert versions(comfyui) == ["alpha-1.0", "beta-1.0", "torch-2.13.0+cpu"]
+    there = rows(comfyui)
+    assert [there[n]["kind"] for n in live(comfyui)] == ["git", "archive", "archive", "registry"]
+    assert (there["Alpha"]["commit"], there["comfyui-two"]["version"]) == (commit, "1.0.2")
+    tracked = (comfyui / "custom_nodes/comfyui-two/.tracking").read_text().split()
+    assert tracked == ["__init__.py", "pyproject.toml", "two.py"]
+    assert len(said["receipts"]) == 1
+    assert doctor("undo", "--comfyui", comfyui, "--offline")[0] == 0
+    assert everything_else(comfyui) == before
+
+
+def test_one_that_cannot_be_had_does_not_keep_the_others(comfyui, host, online):
+    publish(host.root, "Good", {})
+    publish(host.root, "Greedy", {"requirements.txt": "greedy\n"})
+    sources = [f"{host.url}/o/{name}" for name in ("Good", "Greedy", "Gone")]
+    code, said = install(comfyui, *sources, **online)
+    assert (code, live(comfyui)) == (1, ["Good"])
+    assert "torch" in said["failed"]["Greedy"]
+    assert "does not exist" in said["failed"][f"{host.url}/o/Gone"]
+    assert list((comfyui / ".comfy-doctor" / "staging").iterdir()) == []
+
+
+def test_requirements_do_not_break_what_another_pack_has(comfyui, host, online):
+    publish(host.root, "First", {"requirements.txt": "alpha<2\n"})
+    publish(host.root, "Second", {"requirements.txt": "alpha>=2\n"})
+    (comfyui / "requirements.txt").write_text("")
+    assert install(comfyui, f"{host.url}/o/First", **online)[0] == 0
+    code, said = install(comfyui, f"{host.url}/o/Second", **online)
+    assert (code, live(comfyui)) == (1, ["First"])
+    assert "alpha" in said["failed"]["Second"]
+    assert "alpha-1.0" in versions(comfyui)
+
+
+def test_the_folder_is_called_as_the_registry_calls_it(comfyui, host, online):
+    named = '[project]\nname = "my-pack"\nversion = "1"\n[tool.comfy]\nPublisherId = "me"\n'
+    publish(host.root, "ComfyUI_MyPack", {"pyproject.toml": named})
+    code, _ = install(comfyui, f"{host.url}/o/ComfyUI_MyPack", **online)
+    assert (code, live(comfyui)) == (0, ["my-pack"])
+    assert (comfyui / "custom_nodes/my-pack/.git/.cnr-id").read_text() == "my-pack"
+    code, said = install(comfyui, f"{host.url}/o/ComfyUI_MyPack", **online)
+    assert (code, "is there already" in str(said["failed"])) == (1, True)
+    shutil.rmtree(comfyui / "custom_nodes" / "my-pack")
+    assert install(comfyui, f"{host.url}/o/ComfyUI_MyPack", "--name", "Mine", **online)[0] == 0
+    assert live(comfyui) == ["Mine"]
+
+
+def test_an_id_that_nobody_has_and_a_registry_that_is_away(comfyui, host, online):
+    registry = online | {"COMFY_REGISTRY": host.url}
+    code, said = install(comfyui, "nobody-has-it", **registry)
+    assert (code, "has no node pack nobody-has-it" in str(said["failed"])) == (1, True)
+    away = online | {"COMFY_REGISTRY": internet.nobody()}
+    code, said = install(comfyui, "some-pack", **away)
+    assert (code, "github.com/OWNER/NAME" in str(said["failed"])) == (1, True)
+    publish(host.root, "Some", {})
+    rows = [{"id": "some-pack", "reference": f"{host.url}/o/Some", "files": []}]
+    listed = comfyui / "custom_nodes/ComfyUI-Manager/custom-node-list.json"
+    listed.parent.mkdir()
+    listed.write_text(json.dumps({"custom_nodes": rows}))
+    assert install(comfyui, "some-pack", **away)[0] == 0
+    assert "some-pack" in live(comfyui)
+
+
+def test_an_archive_of_another_pack_is_not_proved(comfyui, host, online):
+    release(host, "wanted", "1.0", {"pyproject.toml": '[project]\nname = "other"\n'})
+    code, said = install(comfyui, "wanted", COMFY_REGISTRY=host.url, **online)
+    assert (code, "calls itself other" in str(said["failed"]), live(comfyui)) == (1, True, [])
+
+
+def test_install_scripts_are_named_and_run_only_when_asked_for(comfyui, host, online):
+    script = "import pathlib\npathlib.Path('ran').write_text('x')\n"
+    publish(host.root, "Scripted", {"install.py": script})
+    code, out, _ = doctor(
+        "node", "install", f"{host.url}/o/Scripted", "--comfyui", comfyui, "--yes", **online
+    )
+    pack = comfyui / "custom_nodes" / "Scripted"
+    assert (code, "was not run" in out, (pack / "ran").exists()) == (0, True, False)
+    doctor("undo", "--comfyui", comfyui)
+    assert install(comfyui, f"{host.url}/o/Scripted", "--run-install-scripts", **online)[0] == 0
+    assert (pack / "ran").exists()
+
+
+def test_a_dry_run_leaves_nothing(comfyui, host, online):
+    publish(host.root, "Pack", {})
+    before = everything_else(comfyui)
+    code, said = node("install", comfyui, f"{host.url}/o/Pack", "--dry-run", **online)
+    assert (code, said["receipts"], everything_else(comfyui) == before) == (1, [], True)
+    assert list((comfyui / ".comfy-doctor" / "staging").iterdir()) == []
+
+
+def test_ten_at_once(comfyui, host, online):
+    for number in range(10):
+        publish(host.root, f"P{number}", {"a.py": f"a = {number}\n"})
+    start = time.monotonic()
+    code, _ = install(comfyui, *(f"{host.url}/o/P{number}" for number in range(10)), **online)
+    assert (code, live(comfyui)) == (0, [f"P{number}" for number in range(10)])
+    assert time.monotonic() - start < 30
+
+
+def test_within_five_seconds_while_the_origin_is_silent(comfyui, host, online, monkeypatch):
+    """The whole command with its own patience: the user's own endpoint hangs, a mirror has 5 MB."""
+    commit = publish(host.root, "Pack", {"big.bin": os.urandom(2_500_000).hex()})
+    silent = internet.Host(host.root, all=internet.hang)
+    rules = (f"url.{silent.url}/.insteadOf", f"{host.url}/")
+    config = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": rules[0], "GIT_CONFIG_VALUE_0": rules[1]}
+    try:
+        start = time.monotonic()
+        code, said = install(comfyui, f"{host.url}/o/Pack@{commit}", **config, **online)
+        spent = time.monotonic() - start
+    finally:
+        silent.close()
+    assert (code, said["route"], said["proven"]) == (0, "origin", True)
+    assert spent < 8, "of which the start of the command, twice looking, and a busy machine"
+
+
+# Aside, back, out
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("git", "Pack"), ("published", "my-pack@nightly"), ("cnr", "reg@1_0")]
+)
+def test_disabled_as_manager_does_it_enabled_as_it_was(comfyui, host, online, kind, expected):
+    named = '[project]\nname = "my-pack"\nversion = "1"\n[tool.comfy]\nPublisherId = "me"\n'
+    publish(host.root, "Pack", {"pyproject.toml": named} if kind == "published" else {})
+    release(host, "reg", "1.0", {})
+    source = "reg" if kind == "cnr" else f"{host.url}/o/Pack"
+    install(comfyui, source, "--name", "Mine", COMFY_REGISTRY=host.url, **online)
+    before = everything_else(comfyui)
+    assert node("disable", comfyui, "Mine", "--yes")[0] == 0
+    name = "Mine" if kind == "git" else expected
+    assert [p.name for p in (comfyui / "custom_nodes/.disabled").iterdir()] == [name]
+    assert rows(comfyui)["Mine"]["state"] == "disabled"
+    assert node("enable", comfyui, "Mine", "--yes")[0] == 0
+    shutil.rmtree(comfyui / "custom_nodes/.disabled")
+    assert everything_else(comfyui) == before
+
+
+def test_what_manager_disabled_can_be_enabled(comfyui):
+    nodes = comfyui / "custom_nodes"
+    for place in (".disabled/some-pack@1_2", "old-way.disabled"):
+        (nodes / place).mkdir(parents=True)
+        (nodes / place / "__init__.py").touch()
+    assert {n: r["state"] for n, r in rows(comfyui).items()} == {
+        "old-way": "disabled",
+        "some-pack": "disabled",
+    }
+    code, _ = node("enable", comfyui, "old-way", "some-pack", "--yes")
+    assert (code, sorted(set(live(comfyui)) - {".disabled"})) == (0, ["old-way", "some-pack"])
+
+
+def test_removed_and_brought_back(comfyui, host, online):
+    publish(host.root, "Pack", {})
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    before = everything_else(comfyui)
+    assert node("remove", comfyui, f"{host.url}/o/Pack", "--yes")[0] == 0
+    assert live(comfyui) == []
+    doctor("undo", "--comfyui", comfyui)
+    assert everything_else(comfyui) == before
+    code, said = node("remove", comfyui, "Nobody", "--yes")
+    assert (code, "there are: Pack" in said["error"]) == (2, True)
+
+
+# Newer
+
+
+def test_update_keeps_what_the_user_made_and_goes_back(comfyui, host, online):
+    publish(host.root, "Pack", {"a.py": "a = 1\n", "old.py": ""})
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    pack = comfyui / "custom_nodes" / "Pack"
+    (pack / "config.json").write_text("mine")
+    before = everything_else(comfyui)
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, said["receipts"]) == (0, [])
+    (host.root / "work/Pack/old.py").unlink()
+    commit = publish(host.root, "Pack", {"a.py": "a = 2\n", "requirements.txt": "beta\n"})
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, said["commit"]) == (0, commit)
+    assert (pack / "a.py").read_text() == "a = 2\n"
+    assert (pack / "config.json").read_text() == "mine"
+    assert not (pack / "old.py").exists()
+    assert "beta-1.0" in versions(comfyui)
+    assert node("verify", comfyui)[1]["packs"][0]["state"] == "intact"
+    doctor("undo", "--comfyui", comfyui)
+    assert everything_else(comfyui) == before
+
+
+def test_edits_are_not_replaced_unasked(comfyui, host, online):
+    publish(host.root, "Pack", {"a.py": "a = 1\n"})
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    (comfyui / "custom_nodes/Pack/a.py").write_text("mine")
+    publish(host.root, "Pack", {"a.py": "a = 2\n"})
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, "edits of yours (a.py)" in said["failed"]["Pack"]) == (1, True)
+    assert (comfyui / "custom_nodes/Pack/a.py").read_text() == "mine"
+    assert node("update", comfyui, "--yes", "--discard-edits", **online)[0] == 0
+    assert (comfyui / "custom_nodes/Pack/a.py").read_text() == "a = 2\n"
+
+
+def test_the_registry_has_a_newer_version(comfyui, host, online):
+    release(host, "reg", "1.0", {"gone.py": ""})
+    registry = online | {"COMFY_REGISTRY": host.url}
+    install(comfyui, "reg", **registry)
+    release(host, "reg", "1.1", {})
+    code, _ = node("update", comfyui, "reg", "--yes", **registry)
+    assert (code, rows(comfyui)["reg"]["version"]) == (0, "1.1")
+    assert not (comfyui / "custom_nodes/reg/gone.py").exists()
+
+
+# As it came
+
+
+def test_verify_tells_edited_missing_and_added(comfyui, host, tmp_path, online):
+    publish(host.root, "Pack", {"a.py": "1", "b.py": "2"})
+    internet.git("archive", "-o", str(tmp_path / "Zip.zip"), "main", cwd=host.root / "o/Pack.git")
+    install(comfyui, f"{host.url}/o/Pack", tmp_path / "Zip.zip", **online)
+    (comfyui / "custom_nodes" / "Stranger").mkdir()
+    assert node("verify", comfyui, "Pack", "Zip")[0] == 0
+    for name in ("Pack", "Zip"):
+        pack = comfyui / "custom_nodes" / name
+        (pack / "a.py").write_text("other")
+        (pack / "b.py").unlink()
+        (pack / "mine.txt").touch()
+        (pack / "__pycache__").mkdir()
+        (pack / "__pycache__" / "a.pyc").touch()
+    code, said = node("verify", comfyui)
+    assert code == 1
+    for row in said["packs"]:
+        if row["name"] == "Stranger":
+            assert row["state"] == "not judged"
+        else:
+            assert (row["edited"], row["missing"], row["extra"]) == (
+                ["a.py"],
+                ["b.py"],
+                ["mine.txt"],
+            )
+
+
+def test_list_tells_the_last_start(comfyui, host, online):
+    for name in ("Good", "Bad"):
+        publish(host.root, name, {})
+    install(comfyui, f"{host.url}/o/Good", f"{host.url}/o/Bad", **online)
+    nodes = comfyui / "custom_nodes"
+    (comfyui / ".comfy-doctor" / "launch.log").write_text(
+        f"Cannot import {nodes}/Bad module for custom nodes: No module named 'cv2'\n\n"
+        "Import times for custom nodes:\n"
+        f"   0.1 seconds: {nodes}/Good\n   2.5 seconds (IMPORT FAILED): {nodes}/Bad\n"
+    )
+    there = rows(comfyui)
+    assert there["Good"]["last_start"] == {"seconds": 0.1, "failed": False, "error": ""}
+    assert there["Bad"]["last_start"]["failed"]
+    assert there["Bad"]["last_start"]["error"] == "No module named 'cv2'"
