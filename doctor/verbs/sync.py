@@ -42,7 +42,7 @@ def run(args: Args, screen: Screen) -> int:
     screen.lines([str(move) for move in moves] or [say("sync-nothing", screen.lang)])
     outcome = carried_out(args, screen, facts, diagnosis, moves) if moves else treat.Outcome()
     screen.object(answer(moves, outcome, None))
-    return 0 if outcome.receipts or not moves else 1
+    return 0 if outcome.receipts or not moves or args.dry_run else 1
 
 
 def tell_apart(asked: Sequence[Wish], screen: Screen) -> None:
