@@ -132,6 +132,7 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) 
     snapshot.add_argument("what", choices=("save", "restore"))
     snapshot.add_argument("file", metavar="FILE", help="in ComfyUI-Manager's format and more")
     snapshot.add_argument("--allow-unproven", action="store_true", help=unproven)
+    snapshot.set_defaults(discard_edits=False, allow_malware=False, run_install_scripts=False)
 
 
 def run(verb: argparse.ArgumentParser) -> None:

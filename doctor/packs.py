@@ -197,6 +197,8 @@ def chosen(packs: tuple[Pack, ...], word: str) -> list[Pack]:
 def at_disabled(comfyui: str, pack: Pack) -> Path:
     """Where Manager would put a pack that is disabled."""
     name = pack.name
+    if pack.kind == "file":
+        return custom_nodes(comfyui) / f"{name}{SUFFIX}"
     if pack.id:
         version = pack.version.replace(".", "_") if pack.kind == "registry" else "nightly"
         name = f"{pack.id}@{version}"

@@ -82,7 +82,7 @@ def install(args: Args, screen: Screen) -> int:
         visit.failed |= {want.word: why for want, why in there.items() if why}
         if all(there.values()):
             raise BadUsage("; ".join(there.values()) + "; nothing was changed")
-        return brought(visit, book, [want for want, why in there.items() if not why])
+        return told(visit, brought(visit, book, [want for want, why in there.items() if not why]))
 
 
 def early(comfyui: str, want: Want) -> str:
@@ -112,7 +112,7 @@ def update(args: Args, screen: Screen) -> int:
                 screen.say("node-current", name=pack.name)
             else:
                 wants.append(want)
-        return brought(visit, book, wants)
+        return told(visit, brought(visit, book, wants))
 
 
 def which(visit: Visit, words: Sequence[str]) -> list[Pack]:
@@ -164,7 +164,17 @@ def unedited(visit: Visit, pack: Pack, want: Want) -> Want:
     return want
 
 
-def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> int:
+@dataclass(frozen=True)
+class Brought:
+    """What came of some wants: packs that were fetched, those that went live, and how."""
+
+    coming: tuple[Coming, ...] = ()
+    live: tuple[Coming, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+    outcome: treat.Outcome = field(default_factory=treat.Outcome)
+
+
+def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> Brought:
     """Fetch, look over, plan all together, ask, do; then say what came of it."""
     errands, screen = visit.errands(), visit.screen
     coming: list[Coming] = []
@@ -185,8 +195,12 @@ def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> int:
             screen.lines([f"✗ {name}: {why}"])
     for one in gone_in:
         tell_arrival(visit, one)
-    screen.object(answer(visit, coming, gone_in, plan, outcome))
-    return 1 if visit.failed or (coming and not gone_in) else 0
+    return Brought(tuple(coming), tuple(gone_in), plan, outcome)
+
+
+def told(visit: Visit, done: Brought) -> int:
+    visit.screen.object(answer(visit, done))
+    return 1 if visit.failed or (done.coming and not done.live) else 0
 
 
 def admitted(visit: Visit, one: Coming) -> bool:
@@ -279,22 +293,16 @@ def at_once(asked: Sequence[A], work: Callable[[A], B]) -> list[B | Exception]:
     return [found[number] for number in range(len(asked))]
 
 
-def answer(
-    visit: Visit,
-    coming: Sequence[Coming],
-    gone_in: Sequence[Coming],
-    plan: Plan,
-    outcome: treat.Outcome,
-) -> dict[str, Any]:
+def answer(visit: Visit, done: Brought) -> dict[str, Any]:
     """comfy-doctor.node/1, of an installation."""
-    rows = [pack_json(visit, one, one in gone_in) for one in coming]
+    rows = [pack_json(visit, one, one in done.live) for one in done.coming]
     alone = rows[0] if len(rows) == 1 else {}
     return {
         "schema": "comfy-doctor.node/1",
         **alone,
         "packs": rows,
-        "plan": report.plan_json(plan),
-        "receipts": list(outcome.receipts),
+        "plan": report.plan_json(done.plan),
+        "receipts": list(done.outcome.receipts),
         "failed": visit.failed,
     }
 

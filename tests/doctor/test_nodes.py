@@ -361,3 +361,113 @@ def test_list_tells_the_last_start(comfyui, host, online):
     assert there["Good"]["last_start"] == {"seconds": 0.1, "failed": False, "error": ""}
     assert there["Bad"]["last_start"]["failed"]
     assert there["Bad"]["last_start"]["error"] == "No module named 'cv2'"
+
+
+# Snapshots
+
+
+def test_a_snapshot_brings_everything_back(comfyui, host, tmp_path, online):
+    registry = online | {"COMFY_REGISTRY": host.url}
+    old = publish(host.root, "Pack", {"a.py": "1"})
+    publish(host.root, "Other", {})
+    release(host, "reg", "1.0", {})
+    nodes, file = comfyui / "custom_nodes", tmp_path / "snapshot.json"
+    install(comfyui, f"{host.url}/o/Pack", f"{host.url}/o/Other", "reg", **registry)
+    node("disable", comfyui, "Other", "--yes")
+    (nodes / "Stranger").mkdir()
+    (nodes / "Stranger" / "__init__.py").write_text("x = 1\n")
+    (nodes / "single.py").touch()
+    code, said = node("snapshot", comfyui, "save", file)
+    kept = json.loads(file.read_text())
+    assert (code, kept) == (0, said["snapshot"])
+    assert kept["git_custom_nodes"] == {
+        f"{host.url}/o/Other": {"hash": rows(comfyui)["Other"]["commit"], "disabled": True},
+        f"{host.url}/o/Pack": {"hash": old, "disabled": False},
+    }
+    assert kept["cnr_custom_nodes"] == {"reg": "1.0"}
+    assert kept["file_custom_nodes"] == [{"filename": "single.py", "disabled": False}]
+    assert kept["pips"].keys() >= {"torch==2.13.0+cpu", "alpha==1.0"}
+    own = kept["comfy-doctor"]
+    assert own["torch"] == "2.13.0+cpu"
+    stranger = next(pack for pack in own["packs"] if pack["name"] == "Stranger")
+    assert (stranger["kind"], len(stranger["tree"])) == ("unknown", 40)
+    assert node("snapshot", comfyui, "restore", file, "--yes", **registry)[0] == 0
+    before = states(comfyui)
+    publish(host.root, "Pack", {"a.py": "2"})
+    publish(host.root, "New", {})
+    node("update", comfyui, "Pack", "--yes", **registry)
+    node("enable", comfyui, "Other", "--yes")
+    node("remove", comfyui, "reg", "--yes")
+    install(comfyui, f"{host.url}/o/New", **registry)
+    (nodes / "single.py").rename(nodes / "single.py.disabled")
+    shutil.rmtree(nodes / "Stranger")
+    code, said = node("snapshot", comfyui, "restore", file, "--yes", **registry)
+    assert (code, said["left"]) == (1, ["Stranger: nobody knows where it came from"])
+    after = states(comfyui)
+    assert after.pop("New") == ("disabled", "git")
+    assert after | {"Stranger": ("enabled", "unknown")} == before
+    assert (nodes / "Pack" / "a.py").read_text() == "1"
+
+
+def states(comfyui):
+    return {name: (row["state"], row["kind"]) for name, row in rows(comfyui).items()}
+
+
+def test_a_snapshot_of_manager(comfyui, host, tmp_path, online):
+    commit = publish(host.root, "Pack", {})
+    release(host, "reg", "2.0", {})
+    file = tmp_path / "manager.json"
+    kept = {
+        "comfyui": "0" * 40,
+        "git_custom_nodes": {f"{host.url}/o/Pack": {"hash": commit, "disabled": True}},
+        "cnr_custom_nodes": {"reg": "2.0"},
+        "file_custom_nodes": [],
+        "pips": {},
+    }
+    file.write_text(json.dumps(kept))
+    registry = online | {"COMFY_REGISTRY": host.url}
+    code, said = node("snapshot", comfyui, "restore", file, "--yes", **registry)
+    assert (code, said["failed"]) == (1, {})
+    assert said["left"] == [f"ComfyUI was {'0' * 40}, is "]
+    assert states(comfyui) == {"Pack": ("disabled", "git"), "reg": ("enabled", "registry")}
+    file.write_text('{"git_custom_nodes": []}')
+    assert node("snapshot", comfyui, "restore", file, "--yes")[0] == 2
+
+
+# Bisect
+
+STARTS = """
+import pathlib, sys
+names = " ".join(sys.argv).partition("--whitelist-custom-nodes")[2].split()
+assert "--quick-test-for-ci" in sys.argv and "--disable-all-custom-nodes" in sys.argv
+for name in sorted(names):
+    exec((pathlib.Path("custom_nodes") / name / "__init__.py").read_text())
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "found", "starts"),
+    [
+        ({}, [], 2),
+        ({4: "sys.exit('boom')"}, [("P4", [])], 7),
+        ({1: "sys.exit('boom')", 6: "1 / 0"}, [("P1", []), ("P6", [])], 12),
+        ({2: "sys.a = 1", 5: "sys.exit(hasattr(sys, 'a'))"}, [("P5", ["P2"])], 12),
+    ],
+)
+def test_bisect_names_the_pack_that_breaks_the_start(comfyui, codes, found, starts):
+    (comfyui / "main.py").write_text(STARTS)
+    for number in range(8):
+        pack = comfyui / "custom_nodes" / f"P{number}"
+        pack.mkdir()
+        (pack / "__init__.py").write_text(codes.get(number, ""))
+    code, said = node("bisect", comfyui)
+    assert [(one["name"], one["with"]) for one in said["culprits"]] == found
+    assert (code, said["starts"] <= starts) == (1 if found else 0, True)
+
+
+def test_bisect_of_a_core_that_does_not_start(comfyui):
+    (comfyui / "main.py").write_text("raise SystemExit('no torch')")
+    code, said = node("bisect", comfyui)
+    assert (code, said["core"], said["culprits"]) == (1, "no torch", [])
+    (comfyui / "main.py").write_text("import time; time.sleep(30)")
+    assert "no end after" in node("bisect", comfyui, "--limit", "0.5")[1]["core"]
