@@ -8,6 +8,7 @@ somebody added or edited meanwhile, outside of it, stay as they are. Bytecode ca
 import csv
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -122,12 +123,34 @@ def keep(scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str
             progress(f"keeping {count} of {len(wanted)} files")
         copy = into / "files" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(Path(scope.root, path), copy)
-        if copy.stat().st_size != before[path][2]:
+        hold(Path(scope.root, path), copy)
+        if not is_as_it_was(copy, before[path]):
             raise SnapshotDamaged(f"{path} changed while it was being copied")
     write_whole(
         into / "listing.json", {"root": scope.root, "folders": scope.folders, "rows": before}
     )
+
+
+LIBRARY = re.compile(r"\.(so|pyd|dll|dylib)(\.[0-9.]+)?$")
+
+
+def hold(path: Path, copy: Path) -> None:
+    """A library by a hard link, which costs nothing: installers replace libraries and never write
+    into them, nor do people. Anything else, and across file systems, by a copy."""
+    if LIBRARY.search(path.name):
+        try:
+            os.link(path, copy, follow_symlinks=False)
+        except OSError:
+            pass
+        else:
+            return
+    shutil.copy2(path, copy)
+
+
+def is_as_it_was(copy: Path, was: Row) -> bool:
+    """Can what is held be trusted? Who wrote through a link is noticed by size and time."""
+    info = copy.stat()
+    return (info.st_size, info.st_mtime_ns) == (was[2], was[3])
 
 
 def write_whole(path: Path, data: object) -> None:
@@ -162,7 +185,8 @@ def settle(kept: Path) -> Change:
 def refuse_loss(kept: Path, change: Change, before: Listing) -> None:
     """Whatever was changed must have its copy."""
     for path in (*change.removed, *change.altered):
-        if before[path][0] == "f" and not (kept / "files" / path).is_file():
+        copy = kept / "files" / path
+        if before[path][0] == "f" and not (copy.is_file() and is_as_it_was(copy, before[path])):
             raise SnapshotDamaged(f"{path} was changed, and there is no copy of it in {kept}")
 
 

@@ -102,11 +102,37 @@ def test_a_change_of_something_that_was_not_copied_is_noticed(env, tmp_path):
         snapshot.go_back(kept)
 
 
+def test_a_library_costs_no_room_and_comes_back_after_it_was_replaced(env, tmp_path):
+    library = env / "site/beta/c.so"
+    before = tree(env)
+    kept = held(env, tmp_path, "site/beta/c.so")
+    assert (kept / "files/site/beta/c.so").samefile(library)
+    library.unlink()  # as installers do: a new file in place of the old one
+    library.write_text("another build")
+    snapshot.settle(kept)
+    snapshot.go_back(kept)
+    assert tree(env) == before
+
+
+def test_somebody_who_wrote_through_a_link_is_noticed(env, tmp_path):
+    kept = held(env, tmp_path, "site/beta/c.so")
+    (env / "site/beta/c.so").write_text("written into, in place")
+    with pytest.raises(SnapshotDamaged, match=r"c\.so"):
+        snapshot.settle(kept)
+
+
 def test_a_snapshot_that_was_not_finished_is_not_trusted(env, tmp_path):
     kept = held(env, tmp_path, "site/alpha/a.py")
     (kept / "listing.json").unlink()
     with pytest.raises(SnapshotDamaged):
         snapshot.go_back(kept)
+
+
+def replace(path):
+    """As installers do: the old one goes, a new one comes."""
+    path.unlink()
+    path.write_text("x")
+    path.chmod(0o600)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -116,7 +142,7 @@ def test_any_change_of_copied_files_is_taken_back(env, tmp_path, seed):
     files = [path for path in before if before[path][0] == "file"]
     kept = held(env, tmp_path, *files)
     for path in dice.sample(files, 3):
-        dice.choice([lambda p: p.unlink(), lambda p: p.write_text("x"), lambda p: p.chmod(0o600)])(
+        dice.choice([lambda p: p.unlink(), replace, lambda p: p.rename(p.with_suffix(".away"))])(
             env / path
         )
     (env / f"site/added{seed}").write_text("new")
