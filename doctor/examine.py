@@ -224,6 +224,9 @@ def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))[-8:]
 
 
+NOT_ASKED: Any = Unknown("the network is looked at with --network", skipped=True)
+
+
 def examine(target: Target, level: int = 2, progress: Progress = lambda _: None) -> Facts:
     """Everything about this patient. Level 1 imports nothing; level 2 tries the heavy modules.
 
@@ -242,6 +245,7 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
         port=machine.port(8188),
         environment=machine.environment(),
         maker=maker(),
+        network=NOT_ASKED,
         world=world(),
         **patient(target, said, level, progress),
     )

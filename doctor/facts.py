@@ -167,6 +167,28 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """One address that was asked, and what came of it."""
+
+    name: str  # index, torch-index, github, archive, raw, registry, models
+    url: str
+    reason: str = ""  # "" where it answered; else a word of mirrors.Unreachable
+    why: str = ""
+    seconds: float = 0.0  # to the first byte
+    by: str = ""  # the variable or setting that names this address; "" for the usual one
+
+
+@dataclass(frozen=True)
+class Network:
+    """What was reached from this machine. Nothing asked: `asked` is empty."""
+
+    asked: tuple[Reached, ...] = ()
+    way_out: bool = True  # does the system know a way to other networks
+    proxies: dict[str, str] = field(default_factory=dict)  # variable -> address, no password
+    clock: float = 0.0  # seconds that this machine is ahead of a server's clock
+
+
+@dataclass(frozen=True)
 class Facts:
     target: Target = UNASKED
     host: Host = UNASKED
@@ -181,6 +203,7 @@ class Facts:
     port: Port = UNASKED
     environment: dict[str, str] = UNASKED  # variables that change what Python or CUDA do
     conflicts: tuple[str, ...] = UNASKED  # unmet requirements between installed packages
+    network: Network = UNASKED
     world: World = UNASKED  # what manifests/ says; never saved
 
 

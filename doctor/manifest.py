@@ -197,6 +197,16 @@ class Limit(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place(Row):
+    """An address that something needs, to be asked whether it is within reach."""
+
+    name: str
+    url: str
+    variables: tuple[str, ...] = ()  # of these, the first that is set stands in its place
+    path: str = ""  # behind the address that a variable gives
+
+
+@dataclass(frozen=True, kw_only=True)
 class BadPackage(Row):
     """Releases on an index that are known to be malicious."""
 
@@ -249,6 +259,7 @@ class World:
     lenient: tuple[Lenient, ...] = ()
     core: tuple[Core, ...] = ()
     limits: tuple[Limit, ...] = ()
+    places: tuple[Place, ...] = ()
     bad_packages: tuple[BadPackage, ...] = ()
     bad_packs: tuple[BadPack, ...] = ()
     bad_hosts: tuple[BadHost, ...] = ()
@@ -281,6 +292,7 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "lenient": ("comfyui", "lenient", Lenient),
     "core": ("comfyui", "core", Core),
     "limits": ("limits", "limits", Limit),
+    "places": ("mirrors", "places", Place),
     "bad_packages": ("suspects", "bad_packages", BadPackage),
     "bad_packs": ("suspects", "bad_packs", BadPack),
     "bad_hosts": ("suspects", "bad_hosts", BadHost),

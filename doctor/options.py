@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from doctor import __version__
 from doctor.facts import Refusal
@@ -18,6 +18,11 @@ class BadUsage(Refusal):
 
 
 class Parser(argparse.ArgumentParser):
+    """No abbreviations: `--js` today could be two options tomorrow, and is no --json."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **more})
+
     def error(self, message: str) -> NoReturn:
         raise BadUsage(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
 
@@ -49,6 +54,8 @@ def parser() -> Parser:
 
     check = verb("check", "Examine an installation and say what is wrong. Changes nothing.")
     judging(check)
+    within = "ask, too, what is within reach of this machine (8 s at most)"
+    check.add_argument("--network", action="store_true", help=within)
     check.add_argument("--facts", metavar="FILE", help="judge a saved file instead of a machine")
     check.add_argument("--save", metavar="FILE", help="save the facts, for --facts and for tests")
     log = verb("log", "What the log of ComfyUI, pip, uv, git or docker says is wrong.")

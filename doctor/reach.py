@@ -33,3 +33,19 @@ def head(url: str, seconds: float) -> requests.Response:
         return requests.head(url, headers=AGENT, timeout=seconds, allow_redirects=True)
     except requests.RequestException as error:
         raise unreachable(error, url) from error
+
+
+def date(url: str, seconds: float = PATIENCE) -> str:
+    """The Date of an answer, whatever the answer is; "" where there is none."""
+    try:
+        return within(seconds, url, lambda: dated(url, seconds))
+    except Unreachable:
+        return ""
+
+
+def dated(url: str, seconds: float) -> str:
+    try:
+        answer = requests.head(url, headers=AGENT, timeout=seconds, allow_redirects=False)
+    except requests.RequestException as error:
+        raise unreachable(error, url) from error
+    return str(answer.headers.get("Date", ""))

@@ -13,20 +13,21 @@ ORDER = {  # a module may import only what stands before it, in its own package
         manifest facts finding words advise check choice checks diagnose
         logfile traceback hints symptoms
         probe locate machine examine
-        mirrors tree entry archive source git download reach remember errand race proof naming fetch
-        packs registry intact
+        mirrors tree entry archive source git download reach remember errand race proof naming
+        fetch network packs registry intact
         receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes
         handoff report options screen verbs cli __main__
     """.split(),
     "runner": """
-        recipe pixels tokenizer clip vae unet checkpoint synthetic devices schedules samplers
-        guidance pipeline trace verify bench report cli __main__
+        recipe pixels tokenizer clip vae unet checkpoint synthetic devices schedules noise sampler
+        samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
+        samplers guidance pipeline trace verify bench report cli __main__
     """.split(),
     "manifests": [],
 }
 LATER = {"manifest": {"facts"}, "facts": {"manifest"}}  # for the eyes of a type checker only
 EFFECTS = {  # module of the standard library or another's -> where it may be used
-    "subprocess": {"examine", "machine", "git", "installer", "uv", "step", "handoff", "verbs"},
+    "subprocess": {"child", "examine", "machine", "git", "uv", "verbs"},
     "requests": {"download", "reach"},
     "socket": {"machine", "download"},
     "psutil": {"locate", "machine", "git"},

@@ -1,17 +1,21 @@
 """check: examine and diagnose, and change nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from doctor import report
 from doctor.check import CHECKS
 from doctor.diagnose import diagnose, verdict
-from doctor.facts import Facts, plain
+from doctor.facts import Facts, Unknown, plain
 from doctor.finding import Diagnosis
+from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.receipts import Journal
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, examined, home, saved, tell
+from doctor.words import say
 
 
 def check(args: Args, screen: Screen) -> int:
@@ -19,6 +23,8 @@ def check(args: Args, screen: Screen) -> int:
         if id not in CHECKS:
             raise BadUsage(f"There is no check {id}; `comfy-doctor list` names them all")
     facts = saved(Path(args.facts)) if args.facts else examined(args, screen, args.level)
+    if args.network and not args.facts:
+        facts = replace(facts, network=reached(args, screen))
     diagnosis = diagnose(facts, args.only, args.ignore)
     if args.save:
         save(Path(args.save), facts, diagnosis)
@@ -28,6 +34,16 @@ def check(args: Args, screen: Screen) -> int:
     screen.lines([report.conclusion(diagnosis, facts, screen.lang)])
     screen.object(report.check_json(diagnosis, facts, screen.lang))
     return verdict(diagnosis)
+
+
+def reached(args: Args, screen: Screen) -> Any:
+    """What is within reach; requests is loaded for it, and for nothing else here."""
+    if args.offline:
+        return Unknown("nothing is asked offline", skipped=True)
+    from doctor import network
+
+    screen.progress(say("trying", screen.lang, what="network"))
+    return network.look(world())
 
 
 def save(path: Path, facts: Facts, diagnosis: Diagnosis) -> None:
