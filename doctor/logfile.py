@@ -6,7 +6,8 @@ bars) and cuts what no message needs (the middle of a line of a hundred megabyte
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,11 +21,12 @@ ENCODINGS = {
 }
 DAY = r"\d{4}[-/.]\d\d[-/.]\d\d"
 CLOCK = r"\d\d:\d\d:\d\d(?:[.,:-]\d{1,9})?"
+LEVEL = r"(?:\s(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b:?)?"
 AROUND = re.compile(  # one thing that stands before a message; taken off again and again; among
     # them the stamps of journald: Nov 18 18:59:57 host comfyui[12]:
     r"\s{0,8}(?:"
-    rf"\[?{DAY}[T ]{CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]?(?:\s?[-|:])?"  # ISO stamps of any logger
-    rf"|\[?{CLOCK}\]?(?:\s?[-|:])?(?=\s)"
+    rf"\[?{DAY}[T ]{CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]?(?:\s?[-|:])?{LEVEL}"  # ISO stamps of any logger
+    rf"|\[?{CLOCK}\]?(?:\s?[-|:])?{LEVEL}(?=\s)"
     rf"|[A-Z][a-z]{{2}} [ \d]\d {CLOCK} [\w.-]{{1,80}} [\w@.-]{{1,80}}(?:\[\d{{1,9}}\])?:"
     r"|[\w.-]{1,60} {1,20}\| (?=\S|\s)"  # docker compose: comfyui-1  |
     r"|#\d{1,4} \d{1,6}\.\d{1,4}(?=\s)"  # docker build: #12 34.56
@@ -74,22 +76,66 @@ def decoded(stream: BinaryIO) -> Iterator[bytes]:
         block = stream.read(BLOCK)
 
 
-def lines_with(block: bytes, literals: Iterable[bytes], first: int) -> Iterator[Line]:
-    """The lines of a block that hold one of these lower-case literals; `first` counts from 1."""
-    low = block.lower()
-    starts = set[int]()
-    for literal in literals:
-        at = low.find(literal)
-        while at >= 0:
-            starts.add(low.rfind(b"\n", 0, at) + 1)
-            end = low.find(b"\n", at)
-            at = low.find(literal, end) if end >= 0 else -1
-    number, before = first, 0
-    for start in sorted(starts):
-        number += low.count(b"\n", before, start)
-        before = start
-        end = low.find(b"\n", start)
-        yield from pieces(number, block[start : end if end >= 0 else len(block)])
+DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+REMEMBERED = 100_000  # different lines whose literals are remembered
+REPEATS = 500  # lines alike but for digits that are looked at; frames always are
+
+
+class Sieve:
+    """Lets through the lines that hold one of some literals, and says which. A log repeats
+    itself: lines that differ in digits alone are searched once."""
+
+    def __init__(self, literals: Collection[str], always: Collection[str]) -> None:
+        self.literals: dict[bytes, list[str]] = {plain(text.encode()): [] for text in literals}
+        for text in literals:
+            self.literals[plain(text.encode())].append(text)
+        self.always = frozenset(always)
+        self.held: dict[bytes, tuple[str, ...]] = {}
+        self.times: dict[bytes, int] = {}
+
+    def lines(self, block: bytes, first: int) -> Iterator[tuple[Line, Sequence[str]]]:
+        """The lines of a block, which starts with line `first`, and the literals each may hold."""
+        lines, plains = block.split(b"\n"), plain(block).split(b"\n")
+        self.learn(set(plains))
+        for number, (raw, key) in enumerate(zip(lines, plains, strict=True), first):
+            literals = self.held[key]
+            if not literals:
+                continue
+            times = self.times[key] = self.times.get(key, 0) + 1
+            if times > REPEATS:
+                literals = tuple(text for text in literals if text in self.always)
+            for line in pieces(number, raw) if literals else ():
+                yield line, literals
+
+    def learn(self, keys: set[bytes]) -> None:
+        """Which literals these lines hold: one search of all that are new."""
+        if len(self.held) > REMEMBERED:
+            self.held.clear()
+            self.times.clear()
+        new = [key for key in keys if key not in self.held]
+        text = b"\n".join(new)
+        starts = [0]
+        for key in new:
+            starts.append(starts[-1] + len(key) + 1)
+        found: dict[int, list[str]] = {}
+        for literal, texts in self.literals.items():
+            for index in where(text, literal, starts):
+                found.setdefault(index, []).extend(texts)
+        self.held.update((key, tuple(found.get(i, ()))) for i, key in enumerate(new))
+
+
+def where(text: bytes, literal: bytes, starts: Sequence[int]) -> Iterator[int]:
+    """The lines, by the offsets they start at, that hold a literal."""
+    at = text.find(literal)
+    while at >= 0:
+        index = bisect_right(starts, at) - 1
+        yield index
+        at = text.find(literal, starts[index + 1])
+
+
+def plain(text: bytes) -> bytes:
+    """In lower case, and every digit a 0."""
+    return text.lower().translate(DIGITS)
 
 
 def pieces(number: int, raw: bytes) -> Iterator[Line]:
@@ -148,19 +194,3 @@ def runs_of(pattern: str) -> Iterator[str]:
             at = pattern.index("}", at) if char == "{" and step == 1 else at
         at += step
     yield run
-
-
-def shortlist(literals: Sequence[str], block: bytes) -> list[bytes]:
-    """The literals that may stand in a block: those whose rarest whole word does."""
-    words = set(WORD.findall(block.lower()))
-    return [text.encode() for text in literals if not inner(text) or inner(text) in words]
-
-
-WORD = re.compile(rb"[a-z_]{3,}")
-EDGE = re.compile(r"^[a-z_]*|[a-z_]*$")
-
-
-def inner(text: str) -> bytes:
-    """The longest word of a literal that is whole for certain; the edges may be cut."""
-    cut = EDGE.sub("", text)
-    return max(re.findall(r"[a-z_]{3,}", cut), key=len, default="").encode()

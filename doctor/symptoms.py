@@ -132,23 +132,20 @@ STRANGE = re.compile(
     r"^(?:\S{0,60}\.)?[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit)\b(?::|$)"
     r"|^(?:fatal|error|ERROR|FATAL|CRITICAL)\b ?:"
 )
-ALWAYS = {'file "', ".py:", "traceback (most", "stack trace", "error", "exception", "fatal"}
+FRAMES = ('file "', ".py:", "traceback (most", "stack trace")
+STRANGERS = ("error", "exception", "fatal", "interrupt", "critical", "exit")
 
 
 def scan(stream: BinaryIO, signatures: Book) -> Reading:
     """Read a log to its end, in a stream."""
     seen, tries = Reading(), dict[re.Pattern[str], int]()
-    literals = [*{*signatures.searches, *ALWAYS}]
+    sieve = logfile.Sieve({*signatures.searches, *FRAMES, *STRANGERS}, FRAMES)
     for block in logfile.blocks(stream):
-        here = logfile.shortlist(literals, block)
-        tried = [text.decode() for text in here]
-        for line in logfile.lines_with(block, here, seen.lines + 1):
+        for line, literals in sieve.lines(block, seen.lines + 1):
             follow(seen, line)
-            low = line.text.lower()
-            for literal in tried:
-                if literal in low:
-                    attempt(seen, line, signatures, literal, tries)
-        seen.lines += block.count(b"\n")
+            for literal in literals:
+                attempt(seen, line, signatures, literal, tries)
+        seen.lines += block.count(b"\n") + (not block.endswith(b"\n"))
     return seen
 
 
@@ -324,14 +321,15 @@ def without_addresses(text: str) -> str:
     return ADDRESS.sub("<address>", text)
 
 
-def unknown(seen: Reading, spoken: Mapping[str, object]) -> Iterator[Line]:
+def unknown(
+    seen: Reading, spoken: Mapping[str, Sequence[tuple[Signature, Match, int]]]
+) -> Iterator[Line]:
     """Errors that stand in no traceback, and on no line, that a signature spoke of."""
     known_lines, known_traces = set[int](), set[int]()
-    for many in seen.matches.values():
-        for match in many:
-            known_lines.update(range(match.line.number - 3, match.line.number + 4))
-            if match.trace is not None:
-                known_traces.add(id(match.trace))
+    for _, match, _ in (one for said in spoken.values() for one in said):
+        known_lines.update(range(match.line.number - 3, match.line.number + 4))
+        if match.trace is not None:
+            known_traces.add(id(match.trace))
     told = set[str]()
     for line, trace in seen.strange:
         kind = re.sub(r"\d+", "0", line.text)
@@ -343,8 +341,8 @@ def unknown(seen: Reading, spoken: Mapping[str, object]) -> Iterator[Line]:
 
 def nearest(text: str, candidates: Mapping[str, str], most: int = 3) -> list[str]:
     """Ids whose words are most like these: rare words count more."""
-    words = {id: set(re.findall(r"[a-z_]{4,}", all.lower())) for id, all in candidates.items()}
-    ours = set(re.findall(r"[a-z_]{4,}", text.lower()))
+    words = {id: stems(text) for id, text in candidates.items()}
+    ours = stems(text)
     often: dict[str, int] = {}
     for many in words.values():
         for word in many:
@@ -352,3 +350,8 @@ def nearest(text: str, candidates: Mapping[str, str], most: int = 3) -> list[str
     scores = {id: sum(1 / often[word] for word in many & ours) for id, many in words.items()}
     best = sorted(scores, key=lambda id: -scores[id])[:most]
     return [id for id in best if scores[id] > 0.2]
+
+
+def stems(text: str) -> set[str]:
+    """Beginnings of words, so that certificate and certificates are one."""
+    return {word[:8] for word in re.findall(r"[a-z_]{4,}", text.lower())}
