@@ -15,8 +15,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         probe locate machine examine
         mirrors tree entry archive source git download reach remember errand race proof naming
         fetch network packs registry intact
-        receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes
-        handoff report options screen verbs cli __main__
+        child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes
+        handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
         recipe pixels tokenizer clip vae unet checkpoint synthetic devices schedules noise sampler
@@ -27,7 +27,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
 }
 LATER = {"manifest": {"facts"}, "facts": {"manifest"}}  # for the eyes of a type checker only
 EFFECTS = {  # module of the standard library or another's -> where it may be used
-    "subprocess": {"child", "examine", "machine", "git", "uv", "verbs"},
+    "subprocess": {"child", "examine", "machine", "git", "network", "uv", "verbs"},
     "requests": {"download", "reach"},
     "socket": {"machine", "download"},
     "psutil": {"locate", "machine", "git"},
