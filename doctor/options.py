@@ -69,6 +69,11 @@ def parser() -> Parser:
     verb("history", "List what was done to this installation.")
     setup = verb("setup", "Make an empty folder into a working ComfyUI.")
     setup.add_argument("folder", metavar="DIR")
+    whence = "ComfyUI itself as an archive, a folder or an address; default: its own repository"
+    setup.add_argument("--source", metavar="FROM", help=whence)
+    unproven = "take an archive whose content nothing proves"
+    setup.add_argument("--allow-unproven", action="store_true", help=unproven)
+    setup.add_argument("--start", action="store_true", help="start it once, as a test")
     node(verbs, shared)
     launch = verb("launch", "Start ComfyUI with the flags kept for it.")
     launch.add_argument("args", nargs="*", metavar="-- ARGS", help="passed on to main.py")

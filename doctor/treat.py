@@ -26,6 +26,7 @@ class Settings:
 
     offline: bool = False
     allow_unproven: bool = False
+    core: str = ""  # where ComfyUI itself is to come from: an archive, a folder, an address
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def settled(step: Step, facts: Facts, journal: Journal, settings: Settings, say:
         return replace(step, wheels=installer.compared(found, versions(facts)))
     if isinstance(step, Place) and not step.source:
         arrived = obtain_known(step, journal, facts.world, settings, say)
-        return replace(step, source=str(arrived.path), url=f"{step.url} @ {arrived.commit[:12]}")
+        shown = " @ ".join(filter(None, (arrived.url, arrived.commit[:12])))
+        return replace(step, source=str(arrived.path), url=shown)
     return step
 
 
@@ -112,6 +114,12 @@ def obtain_known(
     step: Place, journal: Journal, world: World, settings: Settings, say: Progress
 ) -> fetch.Arrived:
     """The newest, or where its origin does not say which that is, a commit that is known."""
+    if settings.core:
+        arrived = obtain(settings.core, journal, world, settings, say)
+        if not (arrived.path / "main.py").is_file() or not (arrived.path / "comfy").is_dir():
+            fetch.remove(arrived.path)
+            raise fetch.Refused("core", settings.core, "holds no main.py beside a folder comfy")
+        return arrived
     try:
         return obtain(step.url, journal, world, settings, say)
     except fetch.NotObtained as why:

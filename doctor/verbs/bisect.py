@@ -63,6 +63,13 @@ class Starts:
         return (lines[-1] if lines else f"exit code {run.returncode}") if run.returncode else ""
 
 
+def start_once(args: Args, screen: Screen, limit: float = 300) -> str:
+    """The last line of a start with all enabled packs that failed; "" of one that went well."""
+    visit = visited(args, screen)
+    names = [p.name for p in packs.installed(visit.comfyui) if p.state == "enabled"]
+    return Starts(visit, limit).start(names)
+
+
 def bisect(args: Args, screen: Screen) -> int:
     visit = visited(args, screen)
     if visit.facts.target.python is None:

@@ -15,6 +15,7 @@ from doctor.options import BadUsage
 from doctor.plan import Plan, Treatment, prescribe
 from doctor.receipts import Journal
 from doctor.screen import Screen
+from doctor.source import Source
 from doctor.step import MakeVenv, Packages, Step
 from doctor.verbs.patient import Args, home, look, target, tell
 from doctor.words import say
@@ -148,7 +149,8 @@ def planned(
 
 
 def settings(args: Args) -> treat.Settings:
-    return treat.Settings(args.offline, getattr(args, "allow_unproven", False))
+    core = getattr(args, "source", None) or ""
+    return treat.Settings(args.offline, getattr(args, "allow_unproven", False), core)
 
 
 def agreed(args: Args, screen: Screen, plan: Plan) -> bool:
@@ -188,7 +190,27 @@ def history(args: Args, screen: Screen) -> int:
 
 def setup(args: Args, screen: Screen) -> int:
     folder = Path(args.folder).expanduser()
+    if args.source:
+        Source.parse(args.source)  # refuses what is none, before anything is looked at
+        args.source = absolute(args.source)
     if not folder.exists() and not args.dry_run:
         folder.mkdir(parents=True)
     args.comfyui, args.ids = str(folder), []
-    return fix(args, screen)
+    code = fix(args, screen)
+    if code == 0 and args.start and not args.dry_run:
+        return started(args, screen)
+    return code
+
+
+def absolute(source: str) -> str:
+    """A path that stays right wherever it is read."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
+def started(args: Args, screen: Screen) -> int:
+    """ComfyUI once, with everything imported and no server left behind."""
+    from doctor.verbs.bisect import start_once
+
+    error = start_once(args, screen)
+    screen.say("started-badly" if error else "started-well", error=error)
+    return 1 if error else 0

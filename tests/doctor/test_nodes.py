@@ -269,7 +269,7 @@ def test_removed_and_brought_back(comfyui, host, online):
     doctor("undo", "--comfyui", comfyui)
     assert everything_else(comfyui) == before
     code, said = node("remove", comfyui, "Nobody", "--yes")
-    assert (code, "there are: Pack" in said["error"]) == (2, True)
+    assert (code, "there are: Pack" in str(said["error"])) == (2, True)
 
 
 # Newer
