@@ -4,12 +4,15 @@ Exit codes are fixed (schema 1): 0 no error, 1 errors found or left, 2 bad usage
 bug of ours, 4 something essential could not be judged, 130 interrupted.
 """
 
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from doctor import options
 from doctor.facts import Refusal
@@ -43,6 +46,7 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Nothing but this catches what nobody expected."""
     words = list(sys.argv[1:] if argv is None else argv)
+    be_robust()
     screen = Screen(language(), "--json" in words, "--no-color" in words)
     try:
         return obey(words, screen)
@@ -53,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse(screen, f"{where}{error.strerror or error}.", 2)
     except KeyboardInterrupt:
         screen.say("interrupted")
+        screen.object(failure("interrupted", "Interrupted.", 130))
         return 130
     except Exception:  # noqa: BLE001  (our bug: told, with where the details are)
         return bug(screen)
@@ -71,17 +76,42 @@ def obey(words: Sequence[str], screen: Screen) -> int:
     return code
 
 
+def be_robust() -> None:
+    """A console that cannot print a sign gets its code; being asked to end is an interruption."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, ValueError, OSError):
+            signal.signal(getattr(signal, name), interrupt)
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def refuse(screen: Screen, sentence: str, code: int) -> int:
     """One clear sentence; with --json, an object that says the same."""
     screen.complain(sentence)
-    screen.object({"schema": "comfy-doctor.error/1", "error": sentence, "exit": code})
+    screen.object(failure("refused", sentence, code))
     return code
+
+
+def failure(id: str, message: str, code: int) -> dict[str, object]:
+    """comfy-doctor.error/1: what stands in the place of an answer."""
+    return {
+        "schema": "comfy-doctor.error/1",
+        "error": {"id": id, "message": message},
+        "exit": code,
+    }
 
 
 def bug(screen: Screen) -> int:
     folder = Path(tempfile.mkdtemp(prefix="comfy-doctor-bug-"))
     path = folder / "report.txt"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    screen.complain(traceback.format_exc().splitlines()[-1])
+    path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+    last = traceback.format_exc().splitlines()[-1]
+    screen.complain(last)
     screen.say("bug", path=path)
+    screen.object(failure("our-bug", f"{last} ({path})", 3))
     return 3

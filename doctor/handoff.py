@@ -6,7 +6,6 @@ the doctor's packages nor a stray folder can leak in; it answers with one JSON o
 
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from doctor import child
 from doctor.facts import Refusal, Target
 
 MAIN = "from runner.cli import main\n\nraise SystemExit(main())\n"
@@ -50,38 +50,26 @@ def ask_runner(
 
     HandoffFailed where there is none: a crash, a hang, bad input (code 2).
     """
-    with bundle() as place:
-        command = [str(target.python), *target.flags, "-B", str(place), *words]
-        run = subprocess.Popen(
-            [*command, "--json", "--progress", "json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            cwd=place.parent,
-        )
-        try:
-            noise = listen(run, progress)
-            out = run.communicate(timeout=timeout)[0]
-        except BaseException:
-            run.kill()
-            run.wait()
-            raise
-    return answer(out, run.returncode, noise)
-
-
-def listen(run: "subprocess.Popen[str]", progress: Progress) -> list[str]:
-    """Pass progress on as it comes; keep the last lines of the rest."""
     noise: list[str] = []
-    assert run.stderr is not None
-    for line in run.stderr:
+
+    def heard(line: str) -> None:
         if line.startswith(MARK):
             progress(json.loads(line.removeprefix(MARK)))
         elif line.strip():
-            noise = [*noise[-29:], line.rstrip()]
-    return noise
+            noise.append(line.rstrip())
+
+    with bundle() as place:
+        command = [str(target.python), *target.flags, "-B", str(place), *words]
+        try:
+            ended = child.run(
+                [*command, "--json", "--progress", "json"],
+                timeout=timeout,
+                cwd=place.parent,
+                heard=heard,
+            )
+        except child.TooLate as late:
+            raise HandoffFailed(f"the runner hung: {late}", 1) from late
+    return answer(ended.out, ended.code, noise)
 
 
 def answer(out: str, code: int, noise: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-import subprocess
+import secrets
 import sys
 import tempfile
 import zipfile
@@ -26,7 +26,7 @@ from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
-from doctor import reach
+from doctor import child, reach
 from doctor.download import download
 from doctor.mirrors import Unreachable
 from doctor.snapshot import Scope, recorded
@@ -66,31 +66,30 @@ def pip(python: str) -> list[str]:
 
 
 def version(python: str) -> tuple[int, int]:
-    asked = [python, "-c", "import sys; print(*sys.version_info[:2])"]
-    run = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    if run.returncode:
-        raise CannotInstall(f"{python} does not run: {run.stderr.strip()[-200:]}")
-    major, minor = run.stdout.split()[-2:]
+    major, minor = ask(python, "list(__import__('sys').version_info[:2])")
     return int(major), int(minor)
 
 
-def call(words: Sequence[str], timeout: float = 3600) -> str:
-    """Run pip or uv; its output, or CannotInstall with its own last words."""
+def ask(python: str, expression: str) -> Any:
+    """The value of an expression in another interpreter, whatever else that one prints."""
+    mark = secrets.token_hex(8)
+    code = f"import json; print({mark!r} + json.dumps({expression}) + {mark!r})"
     try:
-        run = subprocess.run(
-            list(words),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=timeout,
-            cwd=tempfile.gettempdir(),
-        )
-    except subprocess.TimeoutExpired as late:
-        raise CannotInstall(f"pip did not end within {late.timeout:.0f} s") from late
-    if run.returncode:
-        raise CannotInstall(last_words(run.stdout + run.stderr))
-    return run.stdout
+        ended = child.run([python, "-c", code], timeout=60)
+        return json.loads(ended.out.split(mark)[1])
+    except (OSError, child.TooLate, IndexError, ValueError) as error:
+        raise CannotInstall(f"{python} does not answer: {error}") from error
+
+
+def call(words: Sequence[str], timeout: float = 3600) -> str:
+    """Run pip; its output, or CannotInstall with its own last words."""
+    try:
+        ended = child.run(words, timeout=timeout, cwd=tempfile.gettempdir())
+    except (OSError, child.TooLate) as error:
+        raise CannotInstall(f"pip: {error}") from error
+    if ended.code:
+        raise CannotInstall(last_words(ended.out + ended.err))
+    return ended.out
 
 
 def last_words(said: str) -> str:
@@ -268,12 +267,11 @@ def change(
 
 def scope(python: str) -> tuple[Scope, str]:
     """Where this interpreter's packages lie: all of a venv, else its site and script folders."""
-    code = (
-        "import json, sys, sysconfig as s; "
-        "print(json.dumps([sys.prefix, sys.base_prefix, s.get_path('purelib'),"
-        " s.get_path('platlib'), s.get_path('scripts')]))"
+    prefix, base, pure, plat, scripts = ask(
+        python,
+        "(lambda s, p: [s.prefix, s.base_prefix, p('purelib'), p('platlib'), p('scripts')])"
+        "(__import__('sys'), __import__('sysconfig').get_path)",
     )
-    prefix, base, pure, plat, scripts = json.loads(call([python, "-c", code]).splitlines()[-1])
     if prefix != base:
         return Scope(prefix, ("",)), os.path.relpath(pure, prefix)
     folders = dict.fromkeys(os.path.relpath(path, prefix) for path in (pure, plat, scripts))

@@ -3,6 +3,7 @@
 What a kill cut short, the next run follows back by its receipt. One lock for each installation.
 """
 
+import os
 import secrets
 import shutil
 import sys
@@ -40,10 +41,20 @@ def treat(journal: Journal, treatment: Treatment, progress: Progress) -> str:
     """
     receipt = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)
     shown = [str(step) for step in treatment.steps]
-    journal.write("begin", receipt, fix=treatment.fix, cures=treatment.cures, steps=shown)
+    journal.write(
+        "begin",
+        receipt,
+        fix=treatment.fix,
+        cures=treatment.cures,
+        steps=shown,
+        home=str(journal.home.resolve()),
+    )
     try:
         for number, step in enumerate(treatment.steps):
             do(journal, receipt, number, step, progress)
+    except KeyboardInterrupt:
+        take_back(journal, receipt, "it was interrupted", progress)
+        raise
     except (StepFailed, OSError, snapshot.SnapshotDamaged) as error:
         take_back(journal, receipt, str(error), progress)
         raise StepFailed(str(error)) from error
@@ -85,6 +96,17 @@ def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> N
     journal.write("rolled-back", receipt, why=why)
 
 
+def refuse_elsewhere(journal: Journal, receipt: Receipt) -> None:
+    """A copied or renamed installation brought its journal along, whose steps name the old place:
+    undoing them would change the original."""
+    if receipt.home and receipt.home != str(journal.home.resolve()):
+        old = Path(receipt.home).parent
+        raise Undoable(
+            f"{receipt.id} was done at {old}; this folder was copied or moved from there."
+            f" Undo it there, or move the folder back."
+        )
+
+
 def needs_snapshot(journal: Journal, receipt: str) -> bool:
     return any(isinstance(step, Restore) for step in inverses(journal, receipt))
 
@@ -99,6 +121,7 @@ def recover(journal: Journal, progress: Progress) -> tuple[Receipt, ...]:
     """Roll back what a kill left open. Call with the lock held, before anything else."""
     left = [receipt for receipt in journal.history() if receipt.state == "open"]
     for receipt in reversed(left):
+        refuse_elsewhere(journal, receipt)
         take_back(journal, receipt.id, "it was interrupted", progress)
     return tuple(left)
 
@@ -113,6 +136,7 @@ def undo(journal: Journal, receipt: str | None, progress: Progress) -> Receipt:
         raise Undoable(f"There is no treatment {receipt} to undo; `history` lists them.")
     if chosen is not done[-1]:
         raise Undoable(f"{done[-1].id} ({done[-1].fix}) came later: undo that one first.")
+    refuse_elsewhere(journal, chosen)
     if not (journal.home / "kept" / chosen.id).is_dir() and needs_snapshot(journal, chosen.id):
         raise Undoable(
             f"{chosen.id} is too old: its snapshot was removed, only the last {UNDOABLE} are held."
@@ -140,7 +164,8 @@ def locked(home: Path) -> Iterator[Journal]:
 
 
 def lock(descriptor: int) -> None:
-    """Until the file is closed, by however the process ends."""
+    """Until the file is closed here and in every child, by however the processes end."""
+    os.set_inheritable(descriptor, True)
     if sys.platform == "win32":
         import msvcrt
 

@@ -34,7 +34,10 @@ def folder(named: str | None, cwd: Path) -> Path | None:
     if named is None:
         around = (cwd, *(cwd / name for name in WORKSPACES))
         return next((place.resolve() for place in around if is_comfyui(place)), None)
-    place = Path(named).expanduser()
+    try:
+        place = Path(named).expanduser()
+    except RuntimeError as error:
+        raise BadTarget(f"{named}: {error}") from error
     if not place.exists():
         raise BadTarget(f"There is no folder {named}.")
     if not place.is_dir():
@@ -74,7 +77,7 @@ def interpreter_named(python: str) -> str:
         if inside is None:
             raise BadTarget(f"{python} is a folder without a Python in it.")
         path = str(inside)
-    if not Path(path).exists():
+    if not os.path.lexists(path):  # a venv's link whose Python is gone is a broken patient
         raise BadTarget(f"There is no interpreter {python}.")
     return os.path.abspath(path)  # not resolve(): a venv's python is a link out of the venv
 

@@ -202,4 +202,5 @@ def users_of(prefix: str) -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    return {name: value for name, value in sorted(os.environ.items()) if TELLING.match(name)}
+    telling = ((n, v) for n, v in sorted(os.environ.items()) if TELLING.match(n))
+    return {name: re.sub(r"(?<=://)[^/@\s]+@", "", value) for name, value in telling}

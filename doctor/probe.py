@@ -79,6 +79,7 @@ def damaged(folder, record):
     except OSError:
         return []
     wrong = []
+    by_pip = installer(os.path.dirname(record)) in ("pip", "uv")  # distributions strip libraries
     for row in rows:
         name, _, rest = row.partition(",")
         if name.startswith('"') or not (BINARY.search(name) or name.endswith("/__init__.py")):
@@ -89,9 +90,16 @@ def damaged(folder, record):
         except OSError:
             wrong.append(name)
             continue
-        if size.isdigit() and have < int(size):
+        if by_pip and size.isdigit() and have < int(size):
             wrong.append("%s (%d of %s bytes)" % (name, have, size))
     return wrong
+
+
+def installer(info):
+    try:
+        return read(os.path.join(info, "INSTALLER")).strip()
+    except OSError:
+        return ""
 
 
 def version_file(folder, name):

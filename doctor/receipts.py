@@ -25,6 +25,7 @@ class Receipt:
     cures: tuple[str, ...]
     steps: tuple[str, ...]  # as they were shown
     state: str  # open, done, rolled-back, undone
+    home: str = ""  # the doctor's folder it was done from
     why: str = ""  # of a roll-back
     seconds: float = 0.0  # from its first line in the journal to its last
     kept: int = 0  # bytes held so that it can be undone
@@ -74,7 +75,7 @@ class Journal:
         for event in self.events():
             if event["event"] == "begin":
                 found[event["receipt"]] = event | {"state": "open", "why": ""}
-            elif event["event"] in ("done", "rolled-back", "undone"):
+            elif event["event"] in ("done", "rolled-back", "undone") and event["receipt"] in found:
                 began = found[event["receipt"]]["when"]
                 found[event["receipt"]] |= {
                     "state": event["event"],
@@ -83,7 +84,7 @@ class Journal:
                     "kept": size_of(self.home / "kept" / event["receipt"]),
                 }
         names = [f.name for f in fields(Receipt)]
-        blank = {"seconds": 0.0, "kept": 0}
+        blank = {"seconds": 0.0, "kept": 0, "home": ""}
         rows = ({"id": id, **blank, **row} for id, row in found.items())
         return tuple(build(Receipt, {name: row[name] for name in names}) for row in rows)
 

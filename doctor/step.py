@@ -7,20 +7,22 @@ made here: it is moved.
 
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from doctor import installer, snapshot
+from doctor import child, installer, snapshot
+from doctor.facts import Refusal
 from doctor.installer import Wheel
 
 Progress = Callable[[str], None]
 
 
-class StepFailed(Exception):
+class StepFailed(Refusal):
     """A step could not be done; the sentence says which, why, and what was left."""
+
+    code = 1
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ class MakeVenv:
 
     def do(self, progress: Progress) -> None:
         words = [self.python, "-m", "venv", self.path]
-        run = subprocess.run(words, capture_output=True, text=True, errors="replace")
-        if run.returncode:
-            said = (run.stdout + run.stderr).strip().splitlines()
+        ended = child.run(words, timeout=600)
+        if ended.code:
+            said = (ended.out + ended.err).strip().splitlines()
             raise StepFailed(f"no virtual environment at {self.path}: {' '.join(said[-2:])}")
 
     def __str__(self) -> str:

@@ -66,7 +66,8 @@ def made_for_another_numpy(facts: Facts) -> dict[str, Import]:
     sick = dict(blamed(facts, "numpy2-abi"))
     torch = tried(facts, "torch")
     bridge = torch.detail.get("numpy_bridge", "") if torch is not None else ""
-    if bridge and "numpy" in facts.packages and facts.imports["numpy"].ok:
+    numpy = tried(facts, "numpy")
+    if bridge and "numpy" in facts.packages and numpy is not None and numpy.ok:
         sick["torch"] = Import(False, bridge)
     return sick
 

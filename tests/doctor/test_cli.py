@@ -44,6 +44,7 @@ def test_bad_input_gets_one_sentence_and_exit_2(case, tmp_path):
 def test_with_json_the_refusal_is_an_object_too():
     code, said = answer("check", "--comfyui", NOTHING)
     assert (code, said["schema"], said["exit"]) == (2, "comfy-doctor.error/1", 2)
+    assert NOTHING in said["error"]["message"]
 
 
 def test_without_words_the_help_teaches():

@@ -131,6 +131,7 @@ def test_damage_is_read_off_the_record(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Name: Thing\nVersion: 1.0\nRequires-Dist: numpy<2\n\nWords")
     (info / "RECORD").write_text("thing/a.so,sha256=x,10\nthing/b.so,sha256=x,3\nthing/c.py,,\n")
+    (info / "INSTALLER").write_text("pip\n")
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "a.so").write_text("cut")
     import doctor.probe as probe
@@ -138,6 +139,8 @@ def test_damage_is_read_off_the_record(tmp_path):
     name, facts = probe.package(str(tmp_path), info.name)
     assert (name, facts["version"], facts["requires"]) == ("thing", "1.0", ["numpy<2"])
     assert facts["missing"] == ["thing/a.so (3 of 10 bytes)", "thing/b.so"]
+    (info / "INSTALLER").write_text("debian\n")  # a distribution strips libraries it packs
+    assert probe.package(str(tmp_path), info.name)[1]["missing"] == ["thing/b.so"]
 
 
 def test_the_build_of_torch_is_read_and_not_imported(tmp_path, monkeypatch):

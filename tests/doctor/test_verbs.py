@@ -288,7 +288,7 @@ def test_what_is_there_already_is_not_overwritten(comfyui, origin, online):
     pack(origin.root, "")
     (comfyui / "custom_nodes" / "Pack").mkdir()
     code, said = install(comfyui, f"{origin.url}/o/Pack", **online)
-    assert (code, "there already" in said["error"]) == (2, True)
+    assert (code, "there already" in said["error"]["message"]) == (2, True)
 
 
 def test_a_source_that_is_none_is_refused(comfyui):
