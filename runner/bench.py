@@ -14,7 +14,8 @@ from torch import Tensor
 
 from runner.devices import Placement, machine, settle, small_convolutions
 from runner.guidance import guide
-from runner.pipeline import Models, first_noise, fresh_noise
+from runner.noise import Dice, first_noise
+from runner.pipeline import Models
 from runner.recipe import Progress, Refused
 from runner.samplers import SAMPLERS
 from runner.schedules import walk
@@ -108,7 +109,7 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
         for run in range(total):
             x = first_noise(run, blank) * sigmas[0]
             steps = SAMPLERS[settings.sampler_name](
-                guided, x.to(device), sigmas.to(device), fresh_noise(run, x.to(device))
+                guided, x.to(device), sigmas.to(device), Dice(run, x.to(device))
             )
             taken = list(timed(steps, lambda: settle(device)))
             seconds += taken if run >= settings.warmup else []

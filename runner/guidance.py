@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.samplers import Denoise
+from runner.sampler import Guided
 from runner.schedules import Table
 from runner.unet import UNet
 
@@ -61,19 +61,23 @@ def spread(text: Tensor, x: Tensor) -> Tensor:
     return text.to(x.device).expand(len(x), -1, -1)
 
 
-def guide(denoiser: Denoiser, positive: Tensor, negative: Tensor, cfg: float) -> Denoise:
+def guide(denoiser: Denoiser, positive: Tensor, negative: Tensor, cfg: float) -> Guided:
     """Classifier-free guidance (Ho & Salimans 2022): away from one text, towards another.
 
-    On guesses of x₀ in float32, as ComfyUI does it; at cfg 1 the negative text is not computed.
+    On guesses of x₀ in float32, as ComfyUI does it; at cfg 1 the negative text is not computed
+    unless a sampler asks for both.
     """
+
+    def both(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        wanted, unwanted = denoiser.both(x, sigma, positive, negative)
+        return unwanted + (wanted - unwanted) * cfg, unwanted
 
     def towards(x: Tensor, sigma: Tensor) -> Tensor:
         if math.isclose(cfg, 1.0):
             return denoiser.guess(x, sigma, spread(positive, x))
-        wanted, unwanted = denoiser.both(x, sigma, positive, negative)
-        return unwanted + (wanted - unwanted) * cfg
+        return both(x, sigma)[0]
 
-    return towards
+    return Guided(towards, both, denoiser.table)
 
 
 def uniform(seed: int) -> Tensor:

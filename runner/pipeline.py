@@ -16,9 +16,11 @@ from runner.checkpoint import Checkpoint, Networks, assemble
 from runner.clip import TextEncoder
 from runner.devices import Placement, small_convolutions
 from runner.guidance import Denoiser, guide
+from runner.noise import Dice, first_noise
 from runner.pixels import crop, scale
 from runner.recipe import Progress, Recipe, Refused
-from runner.samplers import SAMPLERS, Denoise, Noise
+from runner.sampler import Denoise
+from runner.samplers import SAMPLERS
 from runner.schedules import SCHEDULES, Table, sigma_table, walk
 from runner.tokenizer import chunks
 from runner.vae import VAE
@@ -93,28 +95,11 @@ def sample(
     device = models.placement.device
     x = noised(latent * models.latent_scale, noise, sigmas[0], models.denoiser.table)
     steps = SAMPLERS[recipe.sampler_name](
-        guided, x.to(device), sigmas.to(device), fresh_noise(recipe.seed, x.to(device))
+        guided, x.to(device), sigmas.to(device), Dice(recipe.seed, x.to(device))
     )
     for step, x in enumerate(steps, 1):
         watch(f"step/{step}", x)
     return x.float().cpu() / models.latent_scale
-
-
-def first_noise(seed: int, like: Tensor) -> Tensor:
-    """The noise of a seed, drawn on the CPU so that every machine draws the same (sample.py)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
-
-
-def fresh_noise(seed: int, like: Tensor) -> Noise:
-    """What ancestral samplers draw: the same seed again, on the latent's own device.
-
-    So on the CPU their first draw is the noise they started from: ComfyUI's habit, kept.
-    """
-    generator = torch.Generator(device=like.device).manual_seed(seed)
-    return lambda: torch.randn(
-        like.shape, generator=generator, dtype=like.dtype, device=like.device
-    )
 
 
 def noised(latent: Tensor, noise: Tensor, sigma: Tensor, table: Table) -> Tensor:

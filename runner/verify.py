@@ -23,9 +23,11 @@ from torch import Tensor
 from runner.checkpoint import PREFIXES
 from runner.devices import Placement, capability, denoiser_dtype, machine, name, small_convolutions
 from runner.guidance import Denoiser, guide, one_hill, two_hills, uniform
-from runner.pipeline import Models, first_noise, fresh_noise, img2img, noised, not_finite
+from runner.noise import Dice, first_noise
+from runner.pipeline import Models, img2img, noised, not_finite
 from runner.pixels import gradient
 from runner.recipe import Progress, Recipe
+from runner.sampler import Guided
 from runner.samplers import SAMPLERS
 from runner.schedules import sigma_table, walk
 from runner.tokenizer import chunks
@@ -202,16 +204,17 @@ def in_known_world(key: str) -> tuple[Tensor, int]:
     steps, seed = int(told["steps"]), int(told["seed"])
     table, calls = sigma_table(), 0
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    def both(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal calls
         calls += 1
         unwanted, wanted = one_hill(x, sigma), two_hills(x, sigma)
-        return unwanted + told["cfg"] * (wanted - unwanted)
+        return unwanted + told["cfg"] * (wanted - unwanted), unwanted
 
     latent = uniform(7)
     sigmas = walk(table, scheduler, called, steps, told["denoise"])
     x = noised(latent, first_noise(seed, latent), sigmas[0], table)
-    *_, end = SAMPLERS[called](denoise, x, sigmas, fresh_noise(seed, latent))
+    denoise = Guided(lambda x, sigma: both(x, sigma)[0], both, table)
+    *_, end = SAMPLERS[called](denoise, x, sigmas, Dice(seed, latent))
     return end, calls
 
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from runner import verify
 from runner.checkpoint import PREFIXES
 from runner.devices import choose
-from runner.pipeline import first_noise, load
+from runner.noise import first_noise
+from runner.pipeline import load
 from runner.pixels import gradient
 from runner.samplers import SAMPLERS
 from runner.schedules import SCHEDULES
@@ -32,8 +33,8 @@ KEPT_WHOLE = {"plain", "negative"}
 def taken(folder):
     """What is copied: runs' latents but not their pictures, most embeddings thinned out."""
     for key, tensor in load_file(folder / "schedules.safetensors").items():
-        if key.split("/")[2] in SCHEDULES:
-            yield key, tensor
+        if key.split("/")[2] in SCHEDULES and tensor.isfinite().all():
+            yield key, tensor  # kl_optimal at one step is NaN in ComfyUI, and refused here
     for key, tensor in load_file(folder / "samplers.safetensors").items():
         if key.split("/")[1] in SAMPLERS:
             yield key, tensor

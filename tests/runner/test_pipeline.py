@@ -29,9 +29,11 @@ def test_the_trace_has_every_name_in_order(models):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler_name", SAMPLERS)
-@pytest.mark.parametrize("scheduler", SCHEDULES)
-def test_every_pair_renders_and_repeats(models, sampler_name, scheduler):
+PAIRS = [(name, [*SCHEDULES][place % len(SCHEDULES)]) for place, name in enumerate(SAMPLERS)]
+
+
+@pytest.mark.parametrize(("sampler_name", "scheduler"), PAIRS)
+def test_every_sampler_and_every_schedule_renders_and_repeats(models, sampler_name, scheduler):
     once = run(models, sampler_name=sampler_name, scheduler=scheduler)
     again = run(models, sampler_name=sampler_name, scheduler=scheduler)
     assert all(torch.equal(once[key], again[key]) for key in once)
@@ -72,7 +74,7 @@ def test_a_flat_zero_latent_and_the_largest_sigma_keep_their_variance():
 
 def test_ancestral_noise_begins_with_the_noise_of_the_seed():
     like = torch.empty(1, 4, 8, 8)
-    first, fresh = pipeline.first_noise(5, like), pipeline.fresh_noise(5, like)
+    first, fresh = pipeline.first_noise(5, like), pipeline.Dice(5, like)
     assert torch.equal(first, fresh())
     assert not torch.equal(first, fresh())
     pipeline.first_noise(2**64 - 1, like)

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner import schedules  # noqa: E402
+from runner.recipe import Refused  # noqa: E402
 from runner.verify import golden  # noqa: E402
 
 TABLES = {
@@ -24,7 +25,8 @@ def told(key):
 
 def different():
     keys = [key for key in golden() if key.startswith("sigmas/")]
-    assert len(keys) == 66 * len(schedules.SCHEDULES)
+    assert len(keys) == 66 * 9 - 3  # without kl_optimal's NaN at one step
+    assert {key.split("/")[2] for key in keys} == schedules.SCHEDULES.keys()
     return [key for key in keys if not torch.equal(schedules.walk(*told(key)), golden()[key])]
 
 
@@ -69,3 +71,33 @@ def test_denoise_zero_is_no_walk_and_nearly_one_is_a_whole_one():
     assert len(schedules.walk(table, "normal", "euler", 5, 0.0)) == 0
     whole = schedules.walk(table, "normal", "euler", 5, 1.0)
     assert torch.equal(schedules.walk(table, "normal", "euler", 5, 0.99995), whole)
+
+
+def test_ddim_uniform_takes_a_step_more_where_the_table_does_not_divide():
+    for steps, taken in ((6, 7), (19, 20), (20, 20), (10, 10)):
+        assert len(schedules.ddim_uniform(TABLES["eps"], steps)) == taken + 1
+    assert len(schedules.ddim_uniform(TABLES["eps"], 2000)) == 1000
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(20, 20), (100, 100), (150, 149), (400, 387)])
+def test_beta_visits_nothing_twice(steps, taken):
+    sigmas = schedules.beta(TABLES["eps"], steps)
+    assert len(sigmas) == taken + 1
+    assert (sigmas[:-1] > sigmas[1:]).all()
+
+
+def test_beta_is_scipys_for_every_number_of_steps():
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    numpy = pytest.importorskip("numpy")
+    for steps in [*range(1, 200), 1000, 9999]:
+        quantiles = 1 - numpy.linspace(0, 1, steps, endpoint=False)
+        places = numpy.rint(stats.beta.ppf(quantiles, 0.6, 0.6) * 999).astype(int)
+        theirs = [p for at, p in enumerate(places) if at == 0 or p != places[at - 1]]
+        expected = torch.cat([TABLES["eps"].sigmas[theirs], torch.zeros(1)])
+        assert torch.equal(schedules.beta(TABLES["eps"], steps), expected), steps
+
+
+def test_kl_optimal_at_one_step_is_refused_with_a_sentence():
+    with pytest.raises(Refused, match="at least 2 steps"):
+        schedules.walk(TABLES["eps"], "kl_optimal", "euler", 1, 1.0)
+    assert len(schedules.walk(TABLES["eps"], "kl_optimal", "dpm_2", 1, 1.0)) == 2

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner import devices, verify  # noqa: E402
+from runner.samplers import SAMPLERS  # noqa: E402
 
 
 def first():
@@ -22,10 +23,9 @@ def test_the_first_rung_passes_and_needs_no_model():
     assert verdict.passed, [gate for gate in verdict.gates if gate.verdict != "passed"]
     told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert told["schema"] == "runner.verify/1"
-    assert {gate["name"] for gate in told["gates"]} == {
-        "tokens", "schedules", "noise", "sampler euler", "sampler heun",
-        "sampler euler_ancestral", "sampler dpmpp_2m",
-    }  # fmt: skip
+    rungs = ["tokens", "schedules", "noise", *(f"sampler {name}" for name in SAMPLERS)]
+    assert [gate["name"] for gate in told["gates"]] == rungs
+    assert len(SAMPLERS) == 42
 
 
 def test_a_gate_that_crashes_has_failed():
@@ -51,11 +51,29 @@ CORRUPTIONS = [
     ("tokenizer.py", "MERGES = 48_894", "MERGES = 40_000", "tokens"),
     ("schedules.py", "0.012", "0.0120001", "schedules"),
     ("schedules.py", "int(steps / denoise)", "round(steps / denoise)", "schedules"),
-    ("samplers.py", "(here + slope(", "(here - slope(", "sampler heun"),
-    ("samplers.py", "1 + 1 / (2 * r)", "1 + 1 / (2.1 * r)", "sampler dpmpp_2m"),
-    ("samplers.py", "noise() * up", "noise() * up * 1.001", "sampler euler_ancestral"),
-    ("samplers.py", "* (target - sigma)", "* (target - sigma) * 1.0001", "sampler euler"),
-    ("pipeline.py", "manual_seed(seed)", "manual_seed(seed + 1)", "noise"),
+    ("samplers_karras.py", "(here + slope(", "(here - slope(", "sampler heun"),
+    (
+        "samplers_karras.py",
+        "+ noise() * up\n",
+        "+ noise() * up * 1.01\n",
+        "sampler euler_ancestral",
+    ),
+    (
+        "samplers_karras.py",
+        "* (target - sigma)\n",
+        "* (target - sigma) * 1.0001\n",
+        "sampler euler",
+    ),
+    ("samplers_exponential.py", "1 + 1 / (2 * r)", "1 + 1 / (2.1 * r)", "sampler dpmpp_2m"),
+    ("samplers_exponential.py", "* 1.5 * (h", "* 1.4999 * (h", "sampler dpm_adaptive"),
+    ("samplers_exponential.py", "LAST_SIGMA = 0.001", "LAST_SIGMA = 0.002", "sampler uni_pc_bh2"),
+    ("samplers_adams.py", "0.5 * (taus", "0.5001 * (taus", "sampler deis"),
+    ("samplers_adams.py", "* 999.0", "* 900.0", "sampler sa_solver_pece"),
+    ("samplers_stochastic.py", "+ 10.0)", "+ 9.9)", "sampler er_sde"),
+    ("samplers_stochastic.py", "change**2 / 2", "change**2 / 2.1", "sampler er_sde"),
+    ("samplers_guided.py", "later, plain = ", "later, _ = ", "sampler dpmpp_2s_ancestral_cfg_pp"),
+    ("noise.py", "entropy=self.seed", "entropy=self.seed + 1", "sampler dpmpp_3m_sde_gpu"),
+    ("noise.py", "manual_seed(seed)", "manual_seed(seed + 1)", "noise"),
     ("pipeline.py", "noise * sigma + latent", "noise * sigma", "sampler euler"),
 ]
 
