@@ -184,9 +184,9 @@ def refuse_size(transfer: Transfer) -> None:
     raise Unreachable("size", transfer.url, f"is larger than {transfer.limit} bytes")
 
 
-def chunks(answer: requests.Response, url: str) -> Iterator[bytes]:
+def chunks(answer: requests.Response, url: str, size: int = CHUNK) -> Iterator[bytes]:
     try:
-        yield from answer.raw.stream(CHUNK, decode_content=False)
+        yield from answer.raw.stream(size, decode_content=False)
     except (urllib3.exceptions.HTTPError, requests.RequestException) as error:
         raise unreachable(error, url) from error
 
@@ -266,7 +266,7 @@ def peek(url: str, seconds: float) -> None:
     def ask() -> None:
         with requests.Session() as session, follow(session, url, AGENT, seconds) as answer:
             refuse_status(answer, url)
-            next(chunks(answer, url), b"")
+            next(chunks(answer, url, 1), b"")
 
     within(seconds, url, ask)
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,6 +162,7 @@ class Scene:
 BY_COMMIT = "COMMIT"  # stands for the full commit id, named by the user
 first = "mirror 0"
 second = "mirror 1"
+third = "mirror 2"
 SCENES = {
     # all is well
     "the origin answers": Scene("origin", ("proved",), mirrors=({},)),
@@ -300,6 +303,80 @@ SCENES = {
         "origin", (), {"archive": internet.first(1, internet.cut(300))}, git=False, pack="middle"
     ),
     "no git, no API": Scene("commit-unknown", ("http-500",), {"api": down}, git=False),
+    # three mirrors
+    "only the third has it": Scene(
+        third,
+        ("mirror 0", "mirror 1", "http-404"),
+        no_git,
+        ({"all": internet.status(404)}, {"all": internet.status(503)}, {}),
+    ),
+    "one hangs, one resets, one serves": Scene(
+        third, ("reset",), no_git, ({"all": internet.hang}, {"all": internet.reset}, {})
+    ),
+    "one is forged, one shows a page, one serves": Scene(
+        third, ("the origin names",), no_git, ({}, {"all": internet.page}, {}), forged=(0,)
+    ),
+    "two are forged, the third serves": Scene(
+        third, ("the origin names",), no_git, ({}, {}, {}), forged=(0, 1)
+    ),
+    "all three limit the rate": Scene(
+        "origin",
+        ("http-429", "archive"),
+        {"transfer": down},
+        ({"all": internet.status(429)},) * 3,
+    ),
+    "all three are cut, the origin's archive serves": Scene(
+        "origin",
+        ("truncated", "archive"),
+        {"transfer": down},
+        ({"transfer": internet.cut(99)},) * 3,
+    ),
+    "three archives, one tampered with, one cut, one good": Scene(
+        third,
+        ("__init__.py has other bytes",),
+        {"transfer": down, "archive": internet.reset},
+        (
+            {"transfer": down, "archive": internet.bytes_instead(evil_zip)},
+            {"transfer": down, "archive": internet.cut(99)},
+            {"transfer": down},
+        ),
+    ),
+    "three archives, all of another commit": Scene(
+        "github-unreachable",
+        ("sent bbbbbbbbbbbb",),
+        {"transfer": down, "archive": internet.reset},
+        ({"transfer": down, "archive": internet.bytes_instead(relabeled_zip)},) * 3,
+    ),
+    "a mirror leads away in a loop": Scene(
+        second,
+        ("redirect",),
+        {"transfer": down, "archive": internet.reset},
+        (
+            {"transfer": down, "archive": internet.redirect("/o/pack/archive/loop.zip")},
+            {"transfer": down},
+        ),
+    ),
+    "a mirror whose length lies": Scene(
+        second,
+        ("truncated",),
+        {"transfer": down, "archive": internet.reset},
+        ({"transfer": down, "archive": internet.lie(50)}, {"transfer": down}),
+    ),
+    "an archive that hangs at its middle": Scene(
+        second,
+        ("mirror 0",),
+        {"transfer": down, "archive": internet.reset},
+        ({"transfer": down, "archive": internet.stall(99)}, {"transfer": down}),
+    ),
+    "a tag by a mirror": Scene(first, (), no_git, ({},), ref="v1"),
+    "a branch by the second mirror": Scene(second, (), no_git, ({"all": down}, {}), ref="dev/x"),
+    "no git, three mirrors, the third good": Scene(
+        third,
+        ("git is not there",),
+        {"archive": down},
+        ({"all": internet.status(404)}, {"all": internet.page}, {}),
+        git=False,
+    ),
     # nothing works
     "all hang": Scene(
         "commit-unknown", ("timeout",), {"all": internet.hang}, (silent, silent, silent)
@@ -613,6 +690,53 @@ def test_five_megabytes_from_the_second_mirror_while_the_origin_hangs(
     assert bring(url, tmp_path, world, timeout=None, say=said.append).route.name == "mirror 1"
     assert time.monotonic() - start < 2.5
     assert any("origin" in line and "asked last" in line for line in said), said
+
+
+def expired(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that ended in 2020, and its key."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    request, config = folder / "request.pem", folder / "ca.cnf"
+    (folder / "index.txt").touch()
+    lines = (
+        "[ca]",
+        "default_ca=x",
+        "[x]",
+        f"database={folder}/index.txt",
+        "policy=p",
+        f"serial={folder}/serial",
+        "[p]",
+    )
+    (folder / "serial").write_text("01\n")
+    more = ("commonName=supplied", "[e]", "subjectAltName=IP:127.0.0.1", "")
+    config.write_text("\n".join((*lines, *more)))
+    made = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    made += ["-keyout", str(key), "-out", str(request)]
+    signed = ["openssl", "ca", "-batch", "-selfsign", "-config", str(config), "-md", "sha256"]
+    signed += ["-keyfile", str(key), "-in", str(request), "-out", str(cert)]
+    signed += ["-startdate", "20200101000000Z", "-enddate", "20200201000000Z", "-notext"]
+    signed += ["-outdir", str(folder), "-extensions", "e"]
+    for words in (made, signed):
+        subprocess.run(words, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes a certificate")
+def test_a_mirror_whose_certificate_has_ended(
+    made: Made, hosts: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = expired(tmp_path)
+    origin, ended, good = hosts(made.root, **no_git), hosts(made.root), hosts(made.root)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    ended.server.socket = context.wrap_socket(ended.server.socket, server_side=True)
+    ended.scheme = "https"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
+    said: list[str] = []
+    environ = {"GIT_SSL_CAINFO": str(cert)}
+    world = world_of(origin.url, [ended, good])
+    arrived = bring(f"{origin.url}/o/pack", tmp_path, world, environ=environ, say=said.append)
+    assert (arrived.route.name, arrived.proven) == ("mirror 1", True)
+    assert any("mirror 0" in line and "tls" in line for line in said), said
 
 
 def test_a_host_that_failed_lately_is_still_asked_where_nobody_else_is_left(
