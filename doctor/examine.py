@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doctor import machine
+from doctor import contents, machine
 from doctor.facts import ComfyUI, Facts, Import, Package, Python, Target, Torch, Unknown, build
 from doctor.locate import BadTarget
 from doctor.manifest import read, world
@@ -102,15 +102,38 @@ def candidates() -> list[str]:
 def imports(
     target: Target, modules: list[str], progress: Progress, timeout: float = 60
 ) -> dict[str, Import]:
-    """Import the modules in one child; where it fails, each of the rest in a child of its own."""
-    progress(", ".join(modules))
-    heard = interview(target, "import", *modules, timeout=timeout)
-    found = dict(gone_well(heard))
-    for name in modules:
-        if name not in found:
-            progress(name)
-            found[name] = alone(name, interview(target, "import", name, timeout=timeout))
-    return {name: found[name] for name in modules}
+    """Import the modules in one child; where one fails, it alone, and the rest in another.
+
+    What rests on a torch that crashed or hung is not tried: it would crash or hang as well.
+    """
+    found: dict[str, Import] = {}
+    left = list(modules)
+    while left:
+        progress(", ".join(left))
+        heard = interview(target, "import", *left, timeout=timeout)
+        found |= dict(gone_well(heard))
+        left = [name for name in left if name not in found]
+        if left:
+            culprit = left.pop(0)
+            found[culprit] = ended_at(target, culprit, heard, timeout)
+            if found[culprit].signal or found[culprit].timeout:
+                left = [name for name in left if culprit not in rests_on(name)]
+    return {name: found[name] for name in modules if name in found}
+
+
+def ended_at(target: Target, name: str, heard: Heard, timeout: float) -> Import:
+    """How the first module that did not go well fared: a hang is believed, all else is repeated
+    in a child of its own, so that nothing imported before it is to blame."""
+    if heard.code is None and not any("error" in said for said in heard.answers):
+        own = tuple(said for said in heard.answers if said["module"] == name)
+        return alone(name, Heard(own, heard.code, heard.noise))
+    return alone(name, interview(target, "import", name, timeout=timeout))
+
+
+def rests_on(name: str) -> tuple[str, ...]:
+    """The heavy modules that importing this one imports, by manifests/imports.toml."""
+    rows = read(FOLDER / "imports.toml")["imports"]
+    return tuple(next((row.get("rests_on", ()) for row in rows if row["module"] == name), ()))
 
 
 def gone_well(heard: Heard) -> Iterator[tuple[str, Import]]:
@@ -234,6 +257,7 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
     """
     said: dict[str, Any] | Unknown = Unknown("there is no interpreter to ask")
     if target.python is not None:
+        progress(str(target.python))
         said = describe(target)
     place = Path(target.comfyui or target.python or ".")
     return Facts(
@@ -241,6 +265,7 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
         host=machine.host(),
         gpus=machine.gpus(),
         comfyui=comfyui(target.comfyui),
+        folder=contents.folder(target.comfyui),
         disks=machine.disks({"installation": place, "temp": Path(tempfile.gettempdir())}),
         port=machine.port(8188),
         environment=machine.environment(),

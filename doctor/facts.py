@@ -152,6 +152,40 @@ class ComfyUI:
 
 
 @dataclass(frozen=True)
+class Node:
+    """One folder or file of custom_nodes that ComfyUI would try to load."""
+
+    name: str
+    loads: bool = True  # has an __init__.py at its top
+    inner: str = ""  # a folder in it that has one instead
+    requires: tuple[str, ...] = ()  # lines of its requirements.txt
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that is damaged, or not what its extension says."""
+
+    path: str  # below models
+    kind: str  # by its first bytes: "web page", "git-lfs pointer", "safetensors", "pickle" ...
+    size: int  # bytes
+    expected: int = 0  # bytes its own header promises; 0 where it promises nothing
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in the ComfyUI folder besides its code."""
+
+    nodes: tuple[Node, ...] = ()
+    models: int = 0  # model files looked at
+    unseen: int = 0  # model files there was no time for
+    odd: tuple[ModelFile, ...] = ()
+    extra_paths: tuple[str, ...] = ()  # what is wrong with extra_model_paths.yaml
+    shadows: tuple[str, ...] = ()  # files beside main.py that hide a module
+    read_only: tuple[str, ...] = ()  # folders ComfyUI writes to, and may not
+
+
+@dataclass(frozen=True)
 class Disk:
     path: str
     free: int  # bytes
@@ -199,6 +233,7 @@ class Facts:
     imports: dict[str, Import] = UNASKED  # module -> how importing it went; absent: not installed
     gpus: tuple[Gpu, ...] = UNASKED
     comfyui: ComfyUI | None = UNASKED  # None: only an interpreter is judged
+    folder: Folder | None = UNASKED  # None: only an interpreter is judged
     disks: tuple[Disk, ...] = UNASKED
     port: Port = UNASKED
     environment: dict[str, str] = UNASKED  # variables that change what Python or CUDA do

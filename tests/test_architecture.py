@@ -12,7 +12,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice checks diagnose
         logfile traceback hints symptoms
-        probe locate machine examine
+        probe locate machine contents examine
         mirrors tree entry archive source git download reach remember errand race proof naming
         fetch network packs registry intact
         child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes

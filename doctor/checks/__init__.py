@@ -9,6 +9,7 @@ from doctor.checks import (
     gpu,
     nodes,
     models,
+    surroundings,
     disk,
     network,
     launch,
@@ -25,5 +26,6 @@ __all__ = [
     "nodes",
     "packages",
     "python",
+    "surroundings",
     "torch",
 ]

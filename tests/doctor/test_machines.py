@@ -25,6 +25,7 @@ PATIENTS = {
 OPTIONAL = {
     "/torch",
     "/comfyui",
+    "/folder",
     "/target/python",
     "/target/comfyui",
 }  # null is an answer there: there is none
@@ -93,6 +94,20 @@ def test_every_check_has_a_patient_both_ways(diagnoses):
 
 
 MILD = {  # a mild form of a problem is a lower severity; whoever is not named here has errors
+    "node-unpacked-one-folder-too-deep": "warning",
+    "node-cloned-and-unpacked": "warning",
+    "node-cloned-without-its-requirements": "warning",
+    "models-that-are-web-pages-and-pointers": "warning",
+    "model-renamed-to-ckpt": "warning",
+    "output-made-by-root": "warning",
+    "pythonpath-of-another-tool": "warning",
+    "packages-of-the-user-in-a-venv": "warning",
+    "pip-was-interrupted": "info",
+    "toolkit-on-the-library-path": "info",
+    "windows-user-with-an-accent": "warning",
+    "deep-folder-on-windows": "warning",
+    "running-for-the-whole-network": "warning info",
+    "running-for-this-machine": "info",
     "a-file-of-an-unused-package-is-gone": "warning",
     "captive-network": "warning",
     "card-on-the-list-of-this-comfyui-only": "info",
