@@ -29,6 +29,7 @@ def diagnose(facts: Facts, only: Collection[str] = (), ignore: Collection[str] =
         findings=tuple(f for f in found if f.id not in ignore),
         not_judged=tuple(n for n in unjudged if n.id not in ignore),
         ignored=tuple(f for f in found if f.id in ignore),
+        asked=tuple(id for id in CHECKS if not only or id in only),
     )
 
 

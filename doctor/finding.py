@@ -45,6 +45,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     not_judged: tuple[NotJudged, ...]
     ignored: tuple[Finding, ...] = ()  # told, and not counted
+    asked: tuple[str, ...] = ()  # the checks that were run
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -3,13 +3,10 @@
 What a kill cut short, the next run follows back by its receipt. One lock for each installation.
 """
 
-import os
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -17,16 +14,12 @@ from typing import Any, get_args
 from doctor import snapshot
 from doctor.facts import Refusal, build
 from doctor.plan import Treatment
-from doctor.receipts import Journal, Receipt, open_home
+from doctor.receipts import Journal, Receipt
 from doctor.step import Packages, Restore, Step, StepFailed
 
 UNDOABLE = 5  # treatments that can be undone; older snapshots are removed
 KINDS = {kind.__name__: kind for kind in get_args(Step)}
 Progress = Callable[[str], None]
-
-
-class Busy(Refusal):
-    """Another doctor is treating this installation now."""
 
 
 class Undoable(Refusal):
@@ -149,31 +142,6 @@ def undo(journal: Journal, receipt: str | None, progress: Progress) -> Receipt:
         raise Undoable(f"{chosen.id} could not be brought back whole: {error}") from error
     journal.write("undone", chosen.id)
     return chosen
-
-
-@contextmanager
-def locked(home: Path) -> Iterator[Journal]:
-    """The journal, while nobody else holds it. Busy if somebody does."""
-    open_home(home)
-    with (home / "lock").open("a+") as file:
-        try:
-            lock(file.fileno())
-        except OSError as error:
-            raise Busy(f"Another comfy-doctor is at work on {home.parent}; wait for it.") from error
-        yield Journal(home)
-
-
-def lock(descriptor: int) -> None:
-    """Until the file is closed here and in every child, by however the processes end."""
-    os.set_inheritable(descriptor, True)
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def pack(step: Step) -> list[Any]:

@@ -6,13 +6,15 @@ A line is on the disk before the step that it announces, so a kill at any instan
 import calendar
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from doctor.facts import build
+from doctor.facts import Refusal, build
 
 
 @dataclass(frozen=True)
@@ -112,3 +114,32 @@ def size_of(folder: Path) -> int:
 
 def now() -> str:
     return time.strftime(STAMP, time.gmtime())
+
+
+class Busy(Refusal):
+    """Another doctor is treating this installation now."""
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[Journal]:
+    """The journal, while nobody else holds it. Busy if somebody does."""
+    open_home(home)
+    with (home / "lock").open("a+") as file:
+        try:
+            lock(file.fileno())
+        except OSError as error:
+            raise Busy(f"Another comfy-doctor is at work on {home.parent}; wait for it.") from error
+        yield Journal(home)
+
+
+def lock(descriptor: int) -> None:
+    """Until the file is closed here and in every child, by however the processes end."""
+    os.set_inheritable(descriptor, True)
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from doctor import advise
-from doctor.check import CHECKS
+from doctor.diagnose import verdict
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
 from doctor.receipts import Receipt
@@ -92,7 +92,11 @@ def findings(diagnosis: Diagnosis, facts: Facts, lang: str) -> Iterator[str]:
     yield from unjudged(diagnosis, lang)
     loud = {f.id for f in (*diagnosis.findings, *diagnosis.ignored)}
     loud |= {n.id for n in diagnosis.not_judged}
-    yield say("quiet", lang, quiet=len(CHECKS.keys() - loud), all=len(CHECKS))
+    asked = set(diagnosis.asked)
+    yield say("quiet", lang, quiet=len(asked - loud), all=len(asked))
+    skipped = sum(n.skipped for n in diagnosis.not_judged)
+    if skipped:
+        yield say("skipped", lang, count=skipped)
 
 
 def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
@@ -133,7 +137,7 @@ def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
 def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
     """The last line: healthy, or the one next command."""
     if not diagnosis.errors:
-        return say("healthy", lang)
+        return say("unsure" if verdict(diagnosis) else "healthy", lang)
     if any(f.fix for f in diagnosis.errors):
         command = advise.doctor(facts, "fix")
         return say("sick", lang, count=len(diagnosis.errors), command=command)

@@ -56,6 +56,7 @@ def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: 
         try:
             for step in treatment.steps:
                 refuse_in_use(step)
+                refuse_system(step, facts)
             steps = tuple(settled(s, facts, journal, settings, say) for s in treatment.steps)
         except (InUse, installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
             refused[treatment.fix] = str(why)
@@ -77,6 +78,16 @@ def refuse_in_use(step: Step) -> None:
         users = list(machine.users_of(str(Path(step.python).parent.parent)))
         if users and not is_ours(step.python):
             raise InUse(f"{users[0]} uses this interpreter now; stop it first")
+
+
+def refuse_system(step: Step, facts: Facts) -> None:
+    """A Python of the operating system is not ours to change (PEP 668)."""
+    own = isinstance(step, Packages) and step.python == facts.target.python
+    if own and not isinstance(facts.python, Unknown) and facts.python.externally_managed:
+        raise InUse(
+            f"{facts.target.python} belongs to the operating system (PEP 668): make an environment"
+            " of its own for ComfyUI, with `comfy-doctor setup DIR`"
+        )
 
 
 def is_ours(python: str) -> bool:

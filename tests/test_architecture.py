@@ -15,7 +15,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         probe locate machine contents examine
         mirrors tree entry archive source git download reach remember errand race proof naming
         fetch network packs registry intact
-        child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock treat nodes
+        child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock
+        treat nodes
         handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """

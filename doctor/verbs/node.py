@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from doctor import fetch, intact, nodes, packs, registry, report, treat
 from doctor.facts import Facts, Refusal
 from doctor.finding import Diagnosis
-from doctor.journal import locked
 from doctor.mirrors import Unreachable
 from doctor.nodes import Coming, Errands, Want
 from doctor.options import BadUsage
@@ -23,7 +22,7 @@ from doctor.receipts import Journal
 from doctor.screen import Screen
 from doctor.source import REPOSITORY
 from doctor.step import Packages
-from doctor.verbs.patient import Args, home, look
+from doctor.verbs.patient import Args, look, opened
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures
 from doctor.words import say
 
@@ -75,7 +74,7 @@ def install(args: Args, screen: Screen) -> int:
         raise BadUsage("--name names the folder of one pack, in plain letters")
     wants = [nodes.want(word, args.name or "") for word in dict.fromkeys(args.sources)]
     visit = visited(args, screen)
-    with locked(home(visit.facts.target)) as book:
+    with opened(args, visit.facts.target) as book:
         recover(screen, book)
         sweep(visit.comfyui)
         there = {want: early(visit.comfyui, want) for want in wants}
@@ -99,7 +98,7 @@ def sweep(comfyui: str) -> None:
 def update(args: Args, screen: Screen) -> int:
     """node update: to the newest commit of its branch, or the newest version."""
     visit = visited(args, screen)
-    with locked(home(visit.facts.target)) as book:
+    with opened(args, visit.facts.target) as book:
         recover(screen, book)
         sweep(visit.comfyui)
         chosen = [pack for pack in which(visit, args.packs) if pack.state == "enabled"]

@@ -12,7 +12,6 @@ from typing import Any
 
 from doctor import fetch, nodes, packs, report
 from doctor.facts import Facts, NotKnown, Refusal
-from doctor.journal import locked
 from doctor.nodes import Want
 from doctor.options import BadUsage
 from doctor.packs import Pack
@@ -21,7 +20,7 @@ from doctor.screen import Screen
 from doctor.tree import tree_hash
 from doctor.verbs.node import Brought, Visit, brought, sweep, unedited, visited
 from doctor.verbs.packs import carried_out
-from doctor.verbs.patient import Args, home
+from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import recover
 
 OWN, SCHEMA = "comfy-doctor", "comfy-doctor.snapshot/1"
@@ -153,7 +152,7 @@ def restore(args: Args, screen: Screen) -> int:
     left += others(data, visit.facts)
     done = Brought()
     if wants:
-        with locked(home(visit.facts.target)) as book:
+        with opened(args, visit.facts.target) as book:
             recover(screen, book)
             sweep(visit.comfyui)
             done = brought(visit, book, wants)

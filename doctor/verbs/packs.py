@@ -6,13 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from doctor import intact, nodes, packs, report, treat
-from doctor.journal import locked
 from doctor.options import BadUsage
 from doctor.packs import Pack
 from doctor.plan import Plan, Treatment
 from doctor.screen import Screen
 from doctor.verbs.node import Visit, visited, which
-from doctor.verbs.patient import Args, home
+from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import agreed, recover, tell_failures
 from doctor.words import say
 
@@ -96,7 +95,7 @@ def carried_out(visit: Visit, plan: Plan) -> treat.Outcome:
     args, screen = visit.args, visit.screen
     if not plan.treatments:
         return treat.Outcome()
-    with locked(home(visit.facts.target)) as book:
+    with opened(args, visit.facts.target) as book:
         recover(screen, book)
         screen.lines(report.plan_lines(plan, screen.lang))
         if not agreed(args, screen, plan):

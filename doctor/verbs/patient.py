@@ -2,16 +2,22 @@
 
 import argparse
 import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from doctor import locate, report
 from doctor.diagnose import diagnose
 from doctor.examine import examine
-from doctor.facts import Facts, Target, build
+from doctor.facts import Facts, NotKnown, Target, build
 from doctor.finding import Diagnosis
 from doctor.manifest import world
 from doctor.options import BadUsage
+from doctor.receipts import Journal, locked
 from doctor.screen import Screen
 from doctor.words import say
 
@@ -33,10 +39,26 @@ def target(args: Args) -> Target:
 
 
 def home(target: Target) -> Path:
-    """The doctor's own folder for this installation: in it, or in the environment judged."""
+    """The doctor's own folder for this installation: in it, in the environment judged, or, for a
+    Python of the system, among the user's own state (XDG Base Directory Specification)."""
     if target.comfyui:
         return Path(target.comfyui, ".comfy-doctor")
-    return Path(str(target.python)).parent.parent / ".comfy-doctor"
+    if target.layout in ("venv", "conda"):
+        return Path(str(target.python)).parent.parent / ".comfy-doctor"
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state, "comfy-doctor", f"{zlib.crc32(str(target.python).encode()):08x}")
+
+
+@contextmanager
+def opened(args: Args, target: Target) -> Iterator[Journal]:
+    """The installation's journal, locked; for a dry run an empty one elsewhere, so that a dry run
+    takes nothing back, writes nothing into the patient, and needs no right to."""
+    if not args.dry_run:
+        with locked(home(target)) as book:
+            yield book
+    else:
+        with tempfile.TemporaryDirectory(prefix="comfy-doctor-dry-") as folder:
+            yield Journal(Path(folder, ".comfy-doctor"))
 
 
 def look(args: Args, screen: Screen, level: int = 2) -> tuple[Facts, Diagnosis]:
@@ -54,12 +76,16 @@ def examined(args: Args, screen: Screen, level: int) -> Facts:
 
 
 def saved(path: Path) -> Facts:
-    """Facts of a file that `check --save` wrote, or of a test's patient; BadUsage on others."""
+    """Facts of a file that `check --save` wrote; BadUsage on others."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if "like" in data:
+            raise ValueError("it is a test's patient that builds on another one")
         facts: Facts = build(Facts, data.get("facts", data))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BadUsage(f"{path} is no file of saved facts: {error}") from error
+        if not isinstance(facts, Facts) or facts.target.why is None:
+            raise ValueError("it names no target")
+    except (ValueError, TypeError, AttributeError, RecursionError, NotKnown) as error:
+        raise BadUsage(f"{path} is no file of saved facts: {str(error)[:200]}.") from error
     return replace(facts, world=world())
 
 

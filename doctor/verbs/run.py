@@ -1,18 +1,19 @@
 """run: check, treat, then the proof: a verified img2img render in the patient's interpreter."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from doctor import handoff, options, report
 from doctor.facts import Facts
 from doctor.finding import Diagnosis
-from doctor.journal import locked
 from doctor.manifest import world
+from doctor.options import BadUsage
 from doctor.screen import Screen
-from doctor.verbs.patient import Args, home, look, tell
+from doctor.snapshot import write_whole
+from doctor.verbs.patient import Args, home, look, opened, tell
 from doctor.verbs.treatment import cure
 from doctor.words import say
 
@@ -20,13 +21,14 @@ from doctor.words import say
 def run(args: Args, screen: Screen) -> int:
     """Check, treat, hand off, report."""
     args.ids = []
+    refuse_bad_input(args)
     facts, diagnosis = look(args, screen)
     tell(facts, diagnosis, screen)
-    with locked(home(facts.target)) as book:
+    with opened(args, facts.target) as book:
         fixed = cure(args, screen, book, facts, diagnosis)
     if args.dry_run:
-        screen.object({"schema": "comfy-doctor.run/1", "fix": fixed})
-        return 0
+        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        return 1 if diagnosis.errors else 0
     facts, diagnosis = look(args, screen)
     blocking = [f for f in diagnosis.errors if f.id != "comfyui-missing"]
     if blocking or facts.target.python is None:
@@ -55,11 +57,16 @@ def prove(
         screen.say("proof-coming-file", checkpoint=args.checkpoint, memory=need // GB)
     else:
         screen.say("proof-coming", size=SIZE, memory=need // GB, minutes=MINUTES)
-    result = handoff.ask_runner(facts.target, recipe(args, picture), stage(screen))
+    try:
+        result = handoff.ask_runner(facts.target, recipe(args, picture), stage(screen))
+    except BaseException:
+        with suppress(OSError):
+            out.rmdir()  # only where nothing came to lie in it
+        raise
     screen.ticker.clear()
     files = [picture, out / "report.json"]
     page = run_json(facts, diagnosis, fixed, result, files, screen.lang)
-    files[1].write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(files[1], page)
     proved(screen, result, files)
     screen.object(page)
     return 0 if result["verify"]["passed"] and result["render"]["finite"] else 1
@@ -72,12 +79,36 @@ SIZE, MINUTES = "64×64", 1  # of the golden input picture; measured: 0.7 min
 def recipe(args: Args, picture: Path) -> list[str]:
     """The runner's words for what the user asked; what was not asked is the runner's default."""
     words = ["prove", "--out", str(picture.resolve())]
-    words += ["--checkpoint", args.checkpoint] if args.checkpoint else ["--synthetic", "sd15"]
-    words += ["--image", args.image] if args.image else []
+    words += ["--checkpoint", whole(args.checkpoint)] if args.checkpoint else []
+    words += [] if args.checkpoint else ["--synthetic", "sd15"]
+    words += ["--image", whole(args.image)] if args.image else []
     for name in options.RECIPE:
         value = getattr(args, name.replace("-", "_"))
         words += [f"--{name}={value}"] if value is not None else []
     return words
+
+
+def whole(path: str) -> str:
+    """The runner works in a folder of its own: paths are said in full."""
+    return str(Path(path).expanduser().resolve())
+
+
+def refuse_bad_input(args: Args) -> None:
+    """What can be judged before anything is looked at or installed is judged before."""
+    for name in ("image", "checkpoint"):
+        path = getattr(args, name)
+        if path is not None and not Path(path).expanduser().is_file():
+            raise BadUsage(f"--{name}: there is no file {path or 'with an empty name'}")
+    limits = {"steps": (1, 10_000), "denoise": (0, 1), "width": (8, 16_384), "height": (8, 16_384)}
+    for name, (least, most) in limits.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise BadUsage(f"--{name} {value} is not between {least} and {most}")
+    for name in ("positive", "negative"):
+        try:
+            (getattr(args, name) or "").encode()
+        except UnicodeEncodeError as error:
+            raise BadUsage(f"--{name} is not text: {error.reason}") from error
 
 
 def stage(screen: Screen) -> Callable[[dict[str, Any]], None]:

@@ -8,13 +8,12 @@ from doctor import report, sync, treat, uv
 from doctor.facts import Facts, Refusal
 from doctor.finding import Diagnosis
 from doctor.fixes.packages import holds
-from doctor.journal import locked
 from doctor.options import BadUsage
 from doctor.plan import Plan, Treatment
 from doctor.screen import Screen
 from doctor.step import Packages
 from doctor.sync import Conflict, InConflict, Move
-from doctor.verbs.patient import Args, home, look
+from doctor.verbs.patient import Args, look, opened
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures
 from doctor.wishes import Wish
 from doctor.words import say
@@ -68,7 +67,7 @@ def carried_out(
     pins = tuple(f"{move.name}=={move.will}" for move in moves)
     step = Packages(str(facts.target.python), wants=pins, holds=holds(facts))
     plan = Plan((Treatment("sync-requirements", (), (step,)),))
-    with locked(home(facts.target)) as book:
+    with opened(args, facts.target) as book:
         recover(screen, book)
         plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
         screen.lines(report.plan_lines(plan, screen.lang))

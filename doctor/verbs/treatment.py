@@ -4,20 +4,19 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from doctor import journal, lock, report, treat
+from doctor import advise, journal, lock, report, treat
 from doctor.check import CHECKS
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis, Finding
 from doctor.fixes.torch import python_in
-from doctor.journal import locked
 from doctor.lock import Locked
 from doctor.options import BadUsage
 from doctor.plan import Plan, Treatment, prescribe
-from doctor.receipts import Journal
+from doctor.receipts import Journal, locked
 from doctor.screen import Screen
 from doctor.source import Source
 from doctor.step import MakeVenv, Packages, Step
-from doctor.verbs.patient import Args, home, look, target, tell
+from doctor.verbs.patient import Args, home, look, opened, target, tell
 from doctor.words import say
 
 BIG = 500 << 20  # bytes of download that are named before anything else
@@ -30,7 +29,7 @@ def fix(args: Args, screen: Screen) -> int:
             raise BadUsage(f"There is no finding {id}; `comfy-doctor list` names them all")
     facts, diagnosis = look(args, screen)
     tell(facts, diagnosis, screen)
-    with locked(home(facts.target)) as book:
+    with opened(args, facts.target) as book:
         if getattr(args, "from_lock", None):
             result = rebuild(args, screen, book, facts, diagnosis)
         else:
@@ -49,6 +48,8 @@ def cure(
     shown: list[dict[str, Any]] = []
     for _ in range(ROUNDS):
         chosen = [f for f in diagnosis.findings if not wanted or f.id in wanted]
+        if shown and not {f.fix for f in chosen if f.fix} - {*refused, *failed}:
+            break
         plan = planned(args, screen, book, chosen, facts, {*refused, *failed})
         shown += report.plan_json(plan)
         refused |= plan.refused
@@ -62,7 +63,7 @@ def cure(
         facts, diagnosis = look(args, screen)
         write_lock(args, screen, book, facts, plan, outcome)
     if done.cured:
-        screen.say("cured", ids=", ".join(done.cured))
+        screen.say("cured", ids=", ".join(done.cured), undo=advise.doctor(facts, "undo"))
     return {
         "plan": shown,
         "receipts": list(done.receipts),
@@ -139,9 +140,7 @@ def planned(
     plan = prescribe([f for f in chosen if f.fix not in tried], facts)
     screen.progress(say("resolving", screen.lang))
     plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
-    if plan.treatments or plan.refused or not tried:
-        screen.lines(["", say("plan", screen.lang)])
-        screen.lines(report.plan_lines(plan, screen.lang))
+    screen.lines(["", say("plan", screen.lang), *report.plan_lines(plan, screen.lang)])
     size = treat.sizes(plan)
     if size >= BIG:
         screen.say("download", size=size >> 20)
@@ -169,7 +168,10 @@ def recover(screen: Screen, book: Journal) -> None:
 
 
 def undo(args: Args, screen: Screen) -> int:
-    with locked(home(target(args))) as book:
+    where = target(args)
+    if args.dry_run:
+        return would_undo(Journal(home(where)), args, screen)
+    with locked(home(where)) as book:
         open_before = [r for r in book.history() if r.state == "open"]
         recover(screen, book)
         if open_before and args.receipt is None:
@@ -178,6 +180,17 @@ def undo(args: Args, screen: Screen) -> int:
             receipt = journal.undo(book, args.receipt, screen.progress)
             screen.say("undone", fix=receipt.fix, id=receipt.id)
     screen.object({"schema": "comfy-doctor.undo/1", "undone": receipt.id, "fix": receipt.fix})
+    return 0
+
+
+def would_undo(book: Journal, args: Args, screen: Screen) -> int:
+    """undo --dry-run: what it would take back."""
+    receipts = [r for r in book.history() if r.state in ("open", "done")]
+    chosen = [r for r in receipts if r.id == args.receipt] if args.receipt else receipts[-1:]
+    screen.lines(report.history_lines(chosen, screen.lang))
+    screen.say("dry-run")
+    found = chosen[0].id if chosen else None
+    screen.object({"schema": "comfy-doctor.undo/1", "undone": None, "would_undo": found})
     return 0
 
 

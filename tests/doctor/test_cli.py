@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_plan_without_a_yes_changes_nothing(tmp_path):
     folder = tmp_path / "new"
     folder.mkdir()
     for more in ((), ("--dry-run",)):
-        code, out, _ = doctor("fix", "--comfyui", folder, "--offline", *more)
+        code, _, _ = doctor("fix", "--comfyui", folder, "--offline", *more)
         assert code == 1
         assert not (folder / ".venv").exists()
 
@@ -150,7 +151,7 @@ def test_our_own_bug_is_exit_3_and_tells_where_the_details_are(monkeypatch, caps
     told = capsys.readouterr()
     assert "ZeroDivisionError: ours" in told.err
     path = (told.out + told.err).split("text in ")[1].split("report.txt")[0] + "report.txt"
-    assert "boom" in open(path.replace("\n", "")).read()
+    assert "boom" in Path(path.replace("\n", "")).read_text()
 
 
 def test_an_interruption_is_exit_130(monkeypatch):
