@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from urllib.parse import urlsplit
@@ -33,17 +33,30 @@ def look(world: World, environ: Mapping[str, str] = os.environ) -> Network:
     def one(name: str, url: str, by: str) -> None:
         found[name] = asked(name, url, by)
 
+    at_once([threading.Thread(target=one, args=place, daemon=True) for place in places if place[1]])
+    rows = tuple(found[name] for name, _, _ in places if name in found)
+    proxies = {name: redacted(value) for name, value in proxies_of(environ)}
+    return Network(rows, way_out(), proxies, clock(rows))
+
+
+def answering(urls: Sequence[str]) -> list[str]:
+    """Those of these addresses that answer, in their order; asked all at once."""
+    found: dict[str, Reached] = {}
+
+    def ask(url: str) -> None:
+        found[url] = asked("index", url, "")
+
+    at_once([threading.Thread(target=ask, args=(url,), daemon=True) for url in urls])
+    return [url for url in urls if url in found and not found[url].reason]
+
+
+def at_once(threads: Sequence[threading.Thread]) -> None:
+    """All of them, for as long as all may take."""
     until = monotonic() + ALL
-    threads = [
-        threading.Thread(target=one, args=place, daemon=True) for place in places if place[1]
-    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, until - monotonic()))
-    rows = tuple(found[name] for name, _, _ in places if name in found)
-    proxies = {name: redacted(value) for name, value in proxies_of(environ)}
-    return Network(rows, way_out(), proxies, clock(rows))
 
 
 def asked(name: str, url: str, by: str) -> Reached:

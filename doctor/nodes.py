@@ -4,6 +4,7 @@ Nothing is deleted: what goes, goes to a folder of the doctor's own, from where 
 back. Folders go live by one rename each, after the requirements.
 """
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from doctor import fetch, packs, registry, suspicion, sync, treat, tree, wishes
+from doctor import fetch, network, packs, registry, suspicion, sync, treat, tree, wishes
 from doctor.examine import text
 from doctor.facts import Facts, Refusal
 from doctor.finding import Finding, Severity
@@ -306,10 +307,34 @@ def attempt(
     ]
     treatment = replace(treatment, steps=(*treatment.steps, *more))
     plan = treat.settle(Plan((treatment,)), facts, book, settings, say)
+    if plan.refused and settings.allow_unproven and (others := indexes(facts, settings, say)):
+        steps = (elsewhere(step, others) for step in treatment.steps)
+        again = replace(treatment, steps=tuple(steps))
+        plan = treat.settle(Plan((again,)), facts, book, settings, say)
     bad = [f for t in plan.treatments for s in t.steps for f in malicious(s, facts)]
     if bad:
         return Plan((), {treatment.fix: "; ".join(bad)})
     return plan
+
+
+def elsewhere(step: Step, others: Sequence[str]) -> Step:
+    return replace(step, indexes=tuple(others)) if isinstance(step, Packages) else step
+
+
+def indexes(facts: Facts, settings: treat.Settings, say: treat.Progress) -> tuple[str, ...]:
+    """Mirrors of the package index that answer now, for when the one in use does not serve, or
+    lags behind a version that is wanted.
+
+    What a mirror's own page says a wheel's hash is proves nothing, so they are asked only where
+    the unproven is allowed; and never where the user wants no index at all.
+    """
+    if settings.offline or os.environ.get("PIP_NO_INDEX"):
+        return ()
+    mirrors = [mirror for mirror in facts.world.mirrors if mirror.kind == "index"]
+    alive = network.answering([mirror.at for mirror in mirrors])
+    for mirror in mirrors:
+        say(f"{mirror.name} ({mirror.at}): {'asked' if mirror.at in alive else 'no answer'}")
+    return tuple(alive)
 
 
 def malicious(step: Step, facts: Facts) -> Iterator[str]:

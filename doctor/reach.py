@@ -13,7 +13,7 @@ def reach(url: str, *, offline: bool = False, seconds: float = PATIENCE) -> None
     if offline:
         raise Unreachable("offline", url, "nothing is fetched offline")
     status = within(seconds, url, lambda: head(url, seconds).status_code)
-    if status >= 500:
+    if status >= 500 and status != 501:  # 501: it is there, and does not know HEAD
         raise Unreachable(f"http-{status}", url, f"its server answers {status}")
 
 

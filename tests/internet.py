@@ -202,7 +202,9 @@ def told(root: Path, path: str, query: str) -> Answer:
 
 
 def file_of(path: Path, headers: Mapping[str, str]) -> Answer:
-    """A file, or the rest of it where Range and If-Range ask so (RFC 9110)."""
+    """A file, or the rest of it where Range and If-Range ask so (RFC 9110); a folder's page."""
+    if (path / "index.html").is_file():
+        return Answer(200, {"Content-Type": "text/html"}, (path / "index.html").read_bytes())
     if not path.is_file():
         return Answer(404)
     data, etag = path.read_bytes(), f'"{hash(path.read_bytes())}"'

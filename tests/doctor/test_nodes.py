@@ -7,12 +7,14 @@ import shutil
 import time
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from doctor.cli import main
+from doctor.manifest import Mirror, world
 from tests import internet
 from tests.doctor.test_verbs import comfyui, everything_else, online, shop, versions
 
@@ -223,6 +225,37 @@ def test_within_five_seconds_while_the_origin_is_silent(comfyui, host, online, m
         silent.close()
     assert (code, said["route"], said["proven"]) == (0, "origin", True)
     assert spent < 8, "of which the start of the command, twice looking, and a busy machine"
+
+
+def shelf(root: Path, wheels: Path) -> None:
+    """A package index (PEP 503) of these wheels below ROOT/simple."""
+    for path in wheels.glob("*.whl"):
+        place = root / "simple" / path.name.partition("-")[0]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place / path.name)
+        with (place / "index.html").open("a") as page:
+            page.write(f'<a href="{path.name}">{path.name}</a>\n')
+
+
+def test_an_index_that_lags_behind_is_noticed_and_a_mirror_asked(
+    comfyui, host, shop, tmp_path, monkeypatch
+):
+    """Only where the unproven is allowed: a mirror's page is no proof of a wheel."""
+    publish(host.root, "Pack", {"requirements.txt": "beta==1.0\n"})
+    shelf(host.root, shop)
+    lagging, gone = internet.Host(tmp_path), internet.nobody()
+    about = {"of": "", "kind": "index", "why": "a test", "source": ("here",), "checked": "now"}
+    ats = (f"{gone}/simple", f"{host.url}/simple")
+    mirrors = tuple(Mirror(name=at, at=at, region="", **about) for at in ats)
+    monkeypatch.setattr("doctor.examine.world", lambda: replace(world(), mirrors=mirrors))
+    index = {"PIP_INDEX_URL": f"{lagging.url}/simple", "PIP_CONFIG_FILE": os.devnull}
+    code, said = install(comfyui, f"{host.url}/o/Pack", **index)
+    assert (code, live(comfyui)) == (1, [])
+    assert "beta==1.0" in said["failed"]["Pack"]
+    code, said = install(comfyui, f"{host.url}/o/Pack", "--allow-unproven", **index)
+    lagging.close()
+    assert (code, live(comfyui)) == (0, ["Pack"]), said["failed"]
+    assert "beta-1.0" in versions(comfyui)
 
 
 # Aside, back, out
