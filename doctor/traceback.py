@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 FRAMES = (  # as Python prints a frame, and as rich does
     re.compile(r'File "(?P<path>[^"\n]{1,500})", line \d+(?:, in (?P<function>[\w<>]{1,100}))?'),
@@ -56,12 +57,10 @@ def owner(path: str) -> tuple[str, str]:
 
 
 def frames(text: str) -> Iterator[tuple[str, str]]:
-    """The path and the function of the frame on a line."""
+    """The path and the function of each frame on a line."""
     for pattern in FRAMES:
-        found = pattern.search(text)
-        if found:
+        for found in islice(pattern.finditer(text), 100):  # some logs put all frames on one line
             yield found["path"], found["function"] or ""
-            return
 
 
 def starts(text: str) -> bool:
