@@ -24,7 +24,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **more})
 
     def error(self, message: str) -> NoReturn:
-        raise BadUsage(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
+        hint = " What is for main.py stands behind --: launch -- --port 8190." * (
+            "launch" in self.prog
+        )
+        raise BadUsage(f"{message[:1].upper()}{message[1:]}.{hint} See: {self.prog} --help")
 
 
 def common() -> Parser:

@@ -37,7 +37,7 @@ class Screen:
     def lines(self, lines: Iterable[str]) -> None:
         self.ticker.clear()
         for line in lines:
-            self.out.print(Text(line, style=STYLES.get(line[:1], "")))
+            self.out.print(Text(printable(line), style=STYLES.get(line[:1], "")))
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
         """Labels and values; on a terminal values fold below themselves, else they stay whole."""
@@ -51,7 +51,7 @@ class Screen:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for label, value in rows:
-            table.add_row(Text(label), Text(value))
+            table.add_row(Text(label), Text(printable(value)))
         self.out.print(table, soft_wrap=False)
 
     def object(self, data: dict[str, Any]) -> None:
@@ -88,6 +88,11 @@ class Screen:
 
     def close(self) -> None:
         self.ticker.clear()
+
+
+def printable(line: str) -> str:
+    """Without control characters: what a log or a file name says must not steer the terminal."""
+    return "".join(sign if sign.isprintable() or sign in "\t\n" else "�" for sign in line)
 
 
 def console(stderr: bool, no_color: bool) -> Console:

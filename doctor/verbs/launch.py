@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from doctor import locate
 from doctor.examine import notes
@@ -29,11 +31,13 @@ def launch(args: Args, screen: Screen) -> int:
         screen.say("kept-flag", flag=flag, why=why)
     if args.dry_run:
         return 0
-    return stream(words, folder)
+    code = stream(words, folder, sys.stderr if args.json else sys.stdout)
+    screen.object({"schema": "comfy-doctor.launch/1", "command": words, "code": code})
+    return 1 if code else 0  # main.py's own codes mean other things than ours
 
 
-def stream(words: Sequence[str], folder: Path) -> int:
-    """Run it as the user would, its output passed through and kept in launch.log."""
+def stream(words: Sequence[str], folder: Path, out: TextIO) -> int:
+    """Run it as the user would, its output passed through and kept in launch.log; its exit code."""
     open_home(folder / ".comfy-doctor")
     log = folder / ".comfy-doctor" / "launch.log"
     with log.open("wb") as kept:
@@ -43,15 +47,25 @@ def stream(words: Sequence[str], folder: Path) -> int:
         assert run.stdout is not None
         try:
             while block := os.read(run.stdout.fileno(), 1 << 16):
-                sys.stdout.buffer.write(block)
-                sys.stdout.flush()
+                out.buffer.write(block)
+                out.flush()
                 kept.write(block)
                 kept.flush()
             return run.wait()
         except KeyboardInterrupt:
-            run.wait(30)  # the terminal sent the signal to ComfyUI too
+            end(run)
             raise
         finally:
             if run.poll() is None:
                 run.kill()
                 run.wait()
+
+
+def end(run: "subprocess.Popen[bytes]", patience: float = 30) -> None:
+    """A terminal has sent its signal to ComfyUI too; who was told alone passes it on."""
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(2)
+        return
+    run.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(patience)
