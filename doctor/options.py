@@ -24,9 +24,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **more})
 
     def error(self, message: str) -> NoReturn:
-        hint = " What is for main.py stands behind --: launch -- --port 8190." * (
-            "launch" in self.prog
-        )
+        stray = message.startswith("unrecognized")
+        hint = " What is for main.py stands behind --: launch -- --port 8190." if stray else ""
         raise BadUsage(f"{message[:1].upper()}{message[1:]}.{hint} See: {self.prog} --help")
 
 
