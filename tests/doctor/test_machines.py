@@ -91,6 +91,10 @@ def assert_holds(whole, part):
     if isinstance(part, dict):
         for key, value in part.items():
             assert_holds(whole[key], value)
+    elif isinstance(part, list):
+        assert len(whole) == len(part)
+        for one, other in zip(whole, part, strict=True):
+            assert_holds(one, other)
     else:
         assert whole == part
 
