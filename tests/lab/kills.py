@@ -2,18 +2,18 @@
 
 python -m tests.lab.kills [--count 200] [--seed 0]
 
-Each time: an environment is made, `comfy-doctor fix` is started on it in a process group of its
-own and killed with SIGKILL somewhere between its first and its last moment; then `comfy-doctor
+Each time: an environment is made, `comfy-doctor fix` is started on it and killed with SIGKILL, alone
+or with all that it started, somewhere between its first and its last moment; then `comfy-doctor
 undo` runs, as a person would after a power cut. Afterwards the tree must be byte-identical to the
 one before, or, where the treatment had ended, be so once it is undone; and imports must work.
 """
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,12 +21,13 @@ import time
 import venv
 from pathlib import Path
 
+import psutil
+
 from doctor import installer
+from doctor.receipts import Busy, locked
 from tests.doctor.command import ROOT
 from tests.doctor.test_snapshot import tree
 from tests.doctor.wheels import wheel
-
-BUSY = 2
 
 
 def shop(folder: Path) -> dict[str, str]:
@@ -87,7 +88,31 @@ def wait_for(event: str, here: Path, run: "subprocess.Popen[bytes]") -> float:
     return time.monotonic() - start
 
 
-def one(folder: Path, online: dict[str, str], after: str, instant: float) -> str:
+def kill(run: "subprocess.Popen[bytes]", everything: bool) -> None:
+    """The doctor alone, as by the system's out-of-memory killer; or all that it started too, as
+    by a power cut."""
+    try:
+        children = psutil.Process(run.pid).children(recursive=True) if everything else []
+    except psutil.NoSuchProcess:
+        children = []
+    run.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    run.wait()
+
+
+def free(here: Path) -> None:
+    """What a killed doctor had started holds the lock until it has ended."""
+    while True:
+        try:
+            with locked(here / ".comfy-doctor"):
+                return
+        except Busy:
+            time.sleep(0.05)
+
+
+def one(folder: Path, online: dict[str, str], after: str, instant: float, everything: bool) -> str:
     """Kill `instant` seconds after that event; what was left, or an AssertionError."""
     here = patient(folder, online)
     before = held(here)
@@ -95,12 +120,11 @@ def one(folder: Path, online: dict[str, str], after: str, instant: float) -> str
     if after:
         wait_for(after, here, run)
     time.sleep(instant)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    kill(run, everything)
+    free(here)
     touched = held(here) != before
     finished = '"event": "done"' in said(here)
-    while doctor(here, online, "undo").wait() == BUSY and said(here):
-        time.sleep(0.1)  # what the killed one had started holds the lock until it has ended
+    doctor(here, online, "undo").wait()
     assert held(here) == before, f"not byte-identical after a kill at {instant:.3f} s"
     assert version(here) == "1.0"
     shutil.rmtree(folder)
@@ -127,7 +151,8 @@ def main() -> None:
         for number in range(asked.count):
             after = dice.choice(["", "begin", "step", "step"])
             instant = dice.uniform(0, phases[after] * 1.1)
-            found[one(Path(folder, str(number)), online, after, instant)] += 1
+            everything = dice.random() < 0.5
+            found[one(Path(folder, str(number)), online, after, instant, everything)] += 1
             sys.stdout.write(f"\r{number + 1} of {asked.count}: {dict(found)}")
             sys.stdout.flush()
     sys.stdout.write("\nevery tree byte-identical, every import works\n")
