@@ -2,7 +2,7 @@
 
 python -m tests.lab.kills [--count 200] [--seed 0]
 
-Each time: an environment is made, `comfy-doctor fix` is started on it and killed with SIGKILL, alone
+Each time: an environment is made, `comfy-doctor fix` is started on it and killed (SIGKILL), alone
 or with all that it started, somewhere between its first and its last moment; then `comfy-doctor
 undo` runs, as a person would after a power cut. Afterwards the tree must be byte-identical to the
 one before, or, where the treatment had ended, be so once it is undone; and imports must work.
