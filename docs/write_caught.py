@@ -66,9 +66,9 @@ def main() -> None:
     lines = [
         "# What is caught",
         "",
-        "Written by docs/write_caught.py: every installation of tests/lab/installations.py is built",
-        "and judged. The others look at the requirements between packages and at nothing else, so",
-        "this compares what people have at hand, not like with like.",
+        "Written by docs/write_caught.py: every installation of tests/lab/installations.py is",
+        "built and judged. The others look at the requirements between packages and at nothing",
+        "else, so this compares what people have at hand, not like with like.",
         "",
         f"| installation | {' | '.join(TOOLS)} |",
         "| --- " * (len(TOOLS) + 1) + "|",

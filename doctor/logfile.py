@@ -21,6 +21,7 @@ ENCODINGS = {
 }
 DAY = r"\d{4}[-/.]\d\d[-/.]\d\d"
 CLOCK = r"\d\d:\d\d:\d\d(?:[.,:-]\d{1,9})?"
+CONTAINED = re.compile(r"[\w.-]{1,60} {1,20}\| ")
 LEVEL = r"(?:\s(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b:?)?"
 AROUND = re.compile(  # one thing that stands before a message; taken off again and again; among
     # them the stamps of journald: Nov 18 18:59:57 host comfyui[12]:
@@ -43,6 +44,7 @@ AROUND = re.compile(  # one thing that stands before a message; taken off again 
 class Line:
     number: int  # from 1, as an editor counts
     text: str  # without what stood around the message
+    contained: bool = False  # docker compose put the name of a container before it
 
 
 def blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -141,7 +143,8 @@ def plain(text: bytes) -> bytes:
 def pieces(number: int, raw: bytes) -> Iterator[Line]:
     """A line, or what a progress bar wrote over itself, each without its surroundings."""
     for piece in raw.rstrip(b"\r").split(b"\r")[-20:]:
-        yield Line(number, bare(piece.decode("utf-8", "replace")))
+        text = piece.decode("utf-8", "replace")
+        yield Line(number, bare(text), bool(CONTAINED.match(text)))
 
 
 def bare(text: str) -> str:

@@ -151,6 +151,8 @@ def scan(stream: BinaryIO, signatures: Book) -> Reading:
 
 def follow(seen: Reading, line: Line) -> None:
     """Keep up with tracebacks, and with errors whatever they say."""
+    if line.contained:
+        seen.hints.setdefault("container", [""])
     if traceback.starts(line.text):
         seen.traces.append(Trace(line.number, line.number))
         adopt(seen)

@@ -173,6 +173,10 @@ def test_facts_decide_what_a_log_cannot(facts, id):
     assert ids(NO_DRIVER, facts=facts)[0] == id
 
 
+def test_a_log_of_docker_compose_is_that_of_a_container():
+    assert ids(f"comfyui-1  | {NO_DRIVER}") == ["docker-no-gpu"]
+
+
 NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
 
 
