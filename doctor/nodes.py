@@ -69,6 +69,7 @@ class Errands:
     environ: Mapping[str, str]
     settings: treat.Settings
     say: treat.Progress
+    staging: Path
 
     @property
     def comfyui(self) -> str:
@@ -78,7 +79,7 @@ class Errands:
     def obtain(self, source: fetch.Source) -> fetch.Arrived:
         return fetch.obtain(
             source,
-            packs.beside(self.comfyui) / "staging",
+            self.staging,
             self.facts.world,
             environ=self.environ,
             offline=self.settings.offline,

@@ -42,6 +42,7 @@ class Visit:
     diagnosis: Diagnosis
     failed: dict[str, str] = field(default_factory=dict)
     level: int = 1
+    staging: Path = Path()  # where packs arrive; on a dry run, not in the patient
 
     @property
     def comfyui(self) -> str:
@@ -58,7 +59,7 @@ class Visit:
             with lock:
                 self.screen.attempt(line)
 
-        return Errands(self.facts, os.environ, settings(self.args), tell)
+        return Errands(self.facts, os.environ, settings(self.args), tell, self.staging)
 
 
 def visited(args: Args, screen: Screen) -> Visit:
@@ -76,7 +77,7 @@ def install(args: Args, screen: Screen) -> int:
     visit = visited(args, screen)
     with opened(args, visit.facts.target) as book:
         recover(screen, book)
-        sweep(visit.comfyui)
+        sweep(visit, book)
         there = {want: early(visit.comfyui, want) for want in wants}
         visit.failed |= {want.word: why for want, why in there.items() if why}
         if all(there.values()):
@@ -90,9 +91,11 @@ def early(comfyui: str, want: Want) -> str:
     return nodes.taken(comfyui, packs.Note(name, "unknown", id=want.id))
 
 
-def sweep(comfyui: str) -> None:
+def sweep(visit: Visit, book: Journal) -> None:
     """What a kill left half fetched. Only ours, and only while nobody else is at work."""
-    shutil.rmtree(packs.beside(comfyui) / "staging", ignore_errors=True)
+    home = book.home if visit.args.dry_run else packs.beside(visit.comfyui)
+    visit.staging = home / "staging"
+    shutil.rmtree(visit.staging, ignore_errors=True)
 
 
 def update(args: Args, screen: Screen) -> int:
@@ -100,7 +103,7 @@ def update(args: Args, screen: Screen) -> int:
     visit = visited(args, screen)
     with opened(args, visit.facts.target) as book:
         recover(screen, book)
-        sweep(visit.comfyui)
+        sweep(visit, book)
         chosen = [pack for pack in which(visit, args.packs) if pack.state == "enabled"]
         found = at_once(chosen, lambda pack: newer(visit, pack))
         wants: list[Want] = []
@@ -139,15 +142,13 @@ def newer(visit: Visit, pack: Pack) -> Want | None:
     source = fetch.Source.parse(f"{pack.url}{ref}")
     if source.kind != REPOSITORY:
         raise BadUsage(f"{pack.name} came as an archive: install the new one beside it")
-    errands = visit.errands()
-    place = packs.beside(visit.comfyui) / "staging"
     commit = fetch.newest(
         source,
-        place,
+        visit.staging,
         visit.facts.world,
         environ=os.environ,
         offline=visit.args.offline,
-        say=errands.say,
+        say=visit.errands().say,
     )
     want = Want(pack.name, source=source, replaces=pack)
     return unedited(visit, pack, want) if commit != pack.commit else None
@@ -199,7 +200,8 @@ def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> Brought:
 
 def told(visit: Visit, done: Brought) -> int:
     visit.screen.object(answer(visit, done))
-    return 1 if visit.failed or (done.coming and not done.live) else 0
+    undone = done.coming and not done.live and not visit.args.dry_run
+    return 1 if visit.failed or undone else 0
 
 
 def admitted(visit: Visit, one: Coming) -> bool:

@@ -154,7 +154,7 @@ def restore(args: Args, screen: Screen) -> int:
     if wants:
         with opened(args, visit.facts.target) as book:
             recover(screen, book)
-            sweep(visit.comfyui)
+            sweep(visit, book)
             done = brought(visit, book, wants)
     plan = Plan(tuple(states(visit, rows)))
     outcome = carried_out(visit, plan)

@@ -87,7 +87,8 @@ def moved(args: Args, screen: Screen, state: str, how: Callable[[str, Pack], Tre
     plan = Plan(tuple(how(visit.comfyui, pack) for pack in right))
     outcome = carried_out(visit, plan)
     screen.object(moved_json(plan, outcome))
-    return 1 if outcome.failed or len(outcome.receipts) < len(plan.treatments) else 0
+    undone = len(outcome.receipts) < len(plan.treatments) and not args.dry_run
+    return 1 if outcome.failed or undone else 0
 
 
 def carried_out(visit: Visit, plan: Plan) -> treat.Outcome:

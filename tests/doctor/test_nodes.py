@@ -16,6 +16,7 @@ import pytest
 from doctor.cli import main
 from doctor.manifest import Mirror, world
 from tests import internet
+from tests.doctor.test_snapshot import tree
 from tests.doctor.test_verbs import comfyui, everything_else, online, shop, versions
 
 __all__ = ["comfyui", "online", "shop"]
@@ -196,10 +197,16 @@ def test_install_scripts_are_named_and_run_only_when_asked_for(comfyui, host, on
 
 def test_a_dry_run_leaves_nothing(comfyui, host, online):
     publish(host.root, "Pack", {})
-    before = everything_else(comfyui)
+    before = tree(comfyui)
     code, said = node("install", comfyui, f"{host.url}/o/Pack", "--dry-run", **online)
-    assert (code, said["receipts"], everything_else(comfyui) == before) == (1, [], True)
-    assert list((comfyui / ".comfy-doctor" / "staging").iterdir()) == []
+    assert (code, said["receipts"], said["failed"]) == (0, [], {})
+    assert said["plan"]
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    assert node("remove", comfyui, "Pack", "--dry-run")[0] == 0
+    assert live(comfyui) == ["Pack"]
+    doctor("undo", "--comfyui", comfyui)
+    shutil.rmtree(comfyui / ".comfy-doctor")
+    assert tree(comfyui) == before
 
 
 def test_ten_at_once(comfyui, host, online):
