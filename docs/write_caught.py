@@ -6,6 +6,7 @@ A tool catches a breakage when it says something it does not say of the healthy 
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,16 +30,21 @@ def doctor(root: Path) -> str:
     return " ".join(sorted(finding["id"] for finding in answer["findings"]))
 
 
+def complaints(text: str, root: Path) -> str:
+    """What a tool said, without the folder, and without the time it took."""
+    return re.sub(r"\d+(?:\.\d+)?m?s\b", "", text.replace(str(root), ""))
+
+
 def pip_check(root: Path) -> str:
     python = str(root / ".venv/bin/python")
     code, text = said([sys.executable, "-m", "pip", "--python", python, "check"])
-    return text.replace(str(root), "") if code else ""
+    return complaints(text, root) if code else ""
 
 
 def uv_check(root: Path) -> str:
     python = str(root / ".venv/bin/python")
     code, text = said([sys.executable, "-m", "uv", "pip", "check", "--python", python])
-    return text.replace(str(root), "") if code else ""
+    return complaints(text, root) if code else ""
 
 
 TOOLS = {"comfy-doctor check --level 1": doctor, "pip check": pip_check, "uv pip check": uv_check}
