@@ -122,11 +122,11 @@ def resolve(
     need not. With `build` "cpu", an answer that brings CUDA along is refused as if the index had
     nothing. CannotInstall tells of every index that was tried.
     """
-    if not wants:
+    if not wants and not wishes:
         return ()
     tried = []
     asked = [(index, (*wants, *wishes)) for index in indexes if index and wishes]
-    for index, wanted in asked + [(index, tuple(wants)) for index in indexes]:
+    for index, wanted in asked + [(index, tuple(wants)) for index in indexes if wants]:
         where = index or "pip's own configuration"
         try:
             if index:
@@ -138,6 +138,8 @@ def resolve(
             if f"{where}: {error}" not in tried:
                 say(f"{where}: {error}")
                 tried.append(f"{where}: {error}")
+    if not wants:
+        return ()
     raise CannotInstall(f"{', '.join(wants)} cannot be had. " + " | ".join(tried))
 
 

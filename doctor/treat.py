@@ -65,6 +65,9 @@ def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: 
     return Plan(tuple(treatments), refused)
 
 
+MILDER = {"torch-companion-mismatch": "torch-companion-missing"}  # absent is better than wrong
+
+
 class InUse(Refusal):
     """Somebody runs the interpreter whose packages would be changed under them."""
 
@@ -198,6 +201,7 @@ def worsened(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> str:
     if still:
         return f"{sorted(still)[0]} is still there"
     known = {f.id for f in before.findings} | {n.id for n in before.not_judged}
+    known |= {MILDER[id] for id in treatment.cures if id in MILDER}
     new = [f for f in after.errors if f.id not in known and subject(f.id) in HEALTH]
     return f"it brought {new[0].id}: {'; '.join(new[0].because)}" if new else ""
 

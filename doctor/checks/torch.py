@@ -175,7 +175,7 @@ def torch_companion_mismatch(facts: Facts) -> Iterator[Finding]:
             ),
             values={"names": ", ".join(wrong), "torch": version_and_build(facts)},
             commands=beside(facts, list(wrong)),
-            fix="install-torch",
+            fix="match-companions",
         )
 
 

@@ -22,12 +22,12 @@ OPENCV = (  # the fuller one first: it serves whoever wanted another
 )
 
 
-def holds(facts: Facts) -> tuple[str, ...]:
+def holds(facts: Facts, *but: str) -> tuple[str, ...]:
     """Exact pins of torch's family, build tag included, and of everything CUDA it came with."""
     return tuple(
         f"{name}=={package.version}"
         for name, package in sorted(facts.packages.items())
-        if name in HELD or name.startswith("nvidia-")
+        if (name in HELD or name.startswith("nvidia-")) and name not in but
     )
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from doctor.choice import Family, NoChoice, choose
+from doctor.checks.torch import COMPANIONS, misfits
+from doctor.choice import Family, NoChoice, choose, installed
 from doctor.facts import Facts
 from doctor.fix import CannotFix, fix
+from doctor.fixes.packages import holds
 from doctor.step import MakeVenv, Move, Packages, Step
 
 TO_RENDER = ("safetensors", "pillow")  # beside torch and numpy: what a render cannot do without
@@ -32,6 +34,24 @@ def install_torch(facts: Facts) -> Iterator[Step]:
     if facts.target.python is None:
         raise CannotFix("there is no interpreter to install it into")
     yield family_into(facts, facts.target.python, anew=facts.torch is not None)
+
+
+@fix("match-companions")
+def match_companions(facts: Facts) -> Iterator[Step]:
+    """Replace torchvision and torchaudio by those of the torch that is there, which stays. Where
+    no index holds that build, the wrong ones go all the same: absent is better than wrong."""
+    family = installed(facts)
+    if family is None or facts.target.python is None:
+        raise CannotFix("which companions belong to this torch is not known")
+    wrong = [name for name in COMPANIONS if any(misfits(facts, name))]
+    yield Packages(
+        facts.target.python,
+        removes=tuple(wrong),
+        wishes=tuple(pin for pin in family.pins if pin.partition("==")[0] in wrong),
+        holds=holds(facts, *wrong),
+        indexes=indexes(facts, family),
+        build=family.build,
+    )
 
 
 def python_in(venv: Path, os: str) -> Path:

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.doctor.command import answer, doctor
+from tests.doctor.test_snapshot import tree
 from tests.lab.environments import make
 
 OWED = {  # situation -> the finding it must get first, and what its evidence must name
@@ -48,3 +50,43 @@ def test_a_healthy_environment_is_called_healthy(tmp_path):
     code, said, _ = check(make("healthy", tmp_path / "env"))
     assert [f for f in said["findings"] if f["severity"] == "error"] == []
     assert (code, said["healthy"]) == (0, True)
+
+
+def test_a_companion_of_another_build_is_taken_out_and_undo_brings_it_back(tmp_path):
+    """No index here holds a torchvision of this build: it is left out and said; torch stays."""
+    python = make("torchvision-of-another-build", tmp_path / "env")
+    before = tree(tmp_path / "env")
+    words = ("torch-companion-mismatch", "--python", python, "--yes")
+    code, said = answer("fix", *words, "--offline")
+    assert (code, said["cured"]) == (0, ["torch-companion-mismatch"]), said
+    assert check(python)[0] == 0
+    doctor("undo", "--python", python, "--offline")
+    after = {k: v for k, v in tree(tmp_path / "env").items() if not k.startswith(".comfy-doctor")}
+    assert after == before
+
+
+def test_numpy_and_opencv_are_aligned_and_undone(tmp_path):
+    """The cure of a module made for numpy 1 is a newer build of it, not an older numpy."""
+    python = make("opencv-for-numpy-1", tmp_path / "env")
+    before = tree(tmp_path / "env")
+    code, said = answer("fix", "--python", python, "--yes")
+    assert (code, said["cured"]) == (0, ["numpy2-abi"]), said
+    assert "opencv-python-headless" in str(said["plan"])
+    assert "numpy 2" not in str(said["plan"])
+    doctor("undo", "--python", python, "--offline")
+    after = {k: v for k, v in tree(tmp_path / "env").items() if not k.startswith(".comfy-doctor")}
+    assert after == before
+
+
+def test_a_removed_numpy_comes_back(tmp_path):
+    python = make("numpy-removed", tmp_path / "env")
+    code, said = answer("fix", "--python", python, "--yes")
+    assert (code, said["cured"], said["left"]) == (0, ["numpy-missing"], [])
+    assert check(python)[0] == 0
+
+
+def test_a_torch_with_a_library_deleted_is_made_whole(tmp_path):
+    python = make("torch-library-deleted", tmp_path / "env")
+    code, said = answer("fix", "--python", python, "--yes")
+    assert (code, said["cured"]) == (0, ["torch-broken"]), said
+    assert check(python)[0] == 0
