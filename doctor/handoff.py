@@ -16,7 +16,7 @@ from typing import Any
 from doctor import child
 from doctor.facts import Refusal, Target
 
-MAIN = "from runner.cli import main\n\nraise SystemExit(main())\n"
+MAIN = "from runner.__main__ import leave, main\n\nleave(main())\n"
 MARK = "@progress "
 Progress = Callable[[dict[str, Any]], None]
 
