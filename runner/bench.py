@@ -15,11 +15,10 @@ from torch import Tensor
 from runner.devices import Placement, machine, settle, small_convolutions
 from runner.guidance import guide
 from runner.noise import Dice, first_noise
-from runner.pipeline import Models
+from runner.pipeline import Models, prompt
 from runner.recipe import Progress, Refused
 from runner.samplers import SAMPLERS
 from runner.schedules import walk
-from runner.tokenizer import chunks
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,12 @@ class Bench:
 def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     """Time every step of `runs` sampler runs after `warmup` untimed ones."""
     device = models.placement.device
-    positive, _ = models.text(chunks("a dog with a hat"))
-    negative, _ = models.text(chunks("a dog without a hat"))
+    blank = torch.empty(settings.batch, 4, settings.size // 8, settings.size // 8)
+    texts = "a dog with a hat", "a dog without a hat"
+    positive, negative = (prompt(models, *models.text.encode(text), blank) for text in texts)
     guided = guide(models.denoiser, positive, negative, settings.cfg)
     table = models.denoiser.table
     sigmas = walk(table, settings.scheduler, settings.sampler_name, settings.steps, 1.0)
-    blank = torch.empty(settings.batch, 4, settings.size // 8, settings.size // 8)
     seconds: list[float] = []
     total = settings.warmup + settings.runs
     with small_convolutions(device, blank):

@@ -18,7 +18,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from runner.clip import TextEncoder, TextShape
+from runner.families import FAMILIES, SD1, AnyText
 from runner.recipe import Progress, Refused
 from runner.unet import UNet, UNetShape
 from runner.vae import VAE, VAEShape
@@ -26,12 +26,13 @@ from runner.vae import VAE, VAEShape
 Shape = tuple[int, ...]
 Place = tuple[torch.device, torch.dtype]
 
-PREFIXES = {
-    "text": "cond_stage_model.transformer.",
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-}
-UNUSED = ("position_ids", "logit_scale", "text_projection.weight")  # stored, but not asked for
+PREFIXES = SD1.prefixes
+OTHER_SD2_TEXT = "conditioner.embedders.0."  # the text part of SD 2.x as sgm saves it
+UNUSED = (  # stored, but not asked for
+    *("position_ids", "logit_scale", "text_projection.weight", "attn_mask"),
+)
+V_SPREAD = 0.09  # of one bias, above which ComfyUI takes an SD 2.x for v-prediction
+V_BIAS = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -64,17 +65,20 @@ class Checkpoint:
 
     shapes: part ("text", "unet", "vae") -> name below the part's prefix -> shape.
     fill(part, name, out) writes a tensor into `out`, which may have any floating dtype.
+    predicts: "eps" (noise) or "v"; zero_snr: the last training step is pure noise.
     """
 
     name: str
     family: str
     shapes: Mapping[str, Mapping[str, Shape]]
     fill: Callable[[str, str, Tensor], None]
+    predicts: str = "eps"
+    zero_snr: bool = False
 
 
 @dataclass(frozen=True)
 class Networks:
-    text: TextEncoder
+    text: AnyText
     unet: UNet
     vae: VAE
 
@@ -87,19 +91,23 @@ def read(path: Path) -> Checkpoint:
     checkpoint-incomplete, checkpoint-other-architecture, checkpoint-dtype.
     """
     entries = header(path)
-    stored = {name: dict(own_names(entries, prefix)) for name, prefix in PREFIXES.items()}
+    family = looks_like({key: entry.shape for key, entry in entries.items()})
+    if family not in FAMILIES:
+        raise Refused(
+            "checkpoint-other-architecture",
+            f"{path} is recognised as {family}, which is not rendered here; "
+            f"{', '.join(FAMILIES)} are.",
+        )
+    prefixes = dict(FAMILIES[family].prefixes)
+    if family == "SD 2.x" and any(key.startswith(OTHER_SD2_TEXT) for key in entries):
+        prefixes["text"] = OTHER_SD2_TEXT
+    stored = {name: dict(own_names(entries, prefix)) for name, prefix in prefixes.items()}
     stored["vae"] = {
         k: v for k, v in stored["vae"].items() if not k.startswith(("loss.", "model_ema."))
     }
     shapes = {part: {k: entries[v].shape for k, v in names.items()} for part, names in
               stored.items()}  # fmt: skip
-    family = looks_like({key: entry.shape for key, entry in entries.items()})
-    if family != "SD 1.x":
-        raise Refused(
-            "checkpoint-other-architecture",
-            f"{path} is recognised as {family}, which is not rendered here yet; SD 1.x is.",
-        )
-    complete(path, shapes)
+    complete(path, family, prefixes, shapes)
     for key in (key for names in stored.values() for key in names.values()):
         if entries[key].dtype not in DTYPES:
             what = f"{key} as {entries[key].dtype}, which is not read here yet"
@@ -108,7 +116,21 @@ def read(path: Path) -> Checkpoint:
     def fill(part: str, name: str, out: Tensor) -> None:
         read_tensor(path, entries[stored[part][name]], out)
 
-    return Checkpoint(str(path), family, shapes, fill)
+    marked = family == "SDXL" and "v_pred" in entries
+    v = marked or (family == "SD 2.x" and spread(fill, shapes) > V_SPREAD)
+    zero_snr = marked and "ztsnr" in entries
+    return Checkpoint(str(path), family, shapes, fill, "v" if v else "eps", zero_snr)
+
+
+def spread(
+    fill: Callable[[str, str, Tensor], None], shapes: Mapping[str, Mapping[str, Shape]]
+) -> float:
+    """The standard deviation of the bias by which ComfyUI tells v from eps in SD 2.x."""
+    if V_BIAS not in shapes["unet"]:
+        return 0.0
+    bias = torch.empty(shapes["unet"][V_BIAS])
+    fill("unet", V_BIAS, bias)
+    return float(torch.std(bias, unbiased=False))
 
 
 def own_names(entries: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
@@ -238,6 +260,8 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
     look = next((k for k in shapes if k.startswith(unet) and "attn2.to_k.weight" in k), None)
     context = shapes[look][1] if look and len(shapes[look]) == 2 else 0
     if f"{unet}label_emb.0.0.weight" in shapes:
+        if "edm_vpred.sigma_max" in shapes or "edm_mean" in shapes:
+            return "an EDM variant of SDXL"
         return {2048: "SDXL", 1280: "the SDXL refiner"}.get(context, "a relative of SDXL")
     if any("cond_stage_model.model." in key for key in shapes) or context == 1024:
         return "SD 2.x"
@@ -267,11 +291,17 @@ def without_unet(shapes: Mapping[str, Shape]) -> str:
     return f"nothing known ({len(shapes)} tensors, the first named {example!r})"
 
 
-def complete(path: Path, shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+def complete(
+    path: Path,
+    family: str,
+    prefixes: Mapping[str, str],
+    shapes: Mapping[str, Mapping[str, Shape]],
+) -> None:
     """Refuse a checkpoint that lacks a tensor, has one too many, or one of another shape."""
-    for part, prefix in PREFIXES.items():
+    for part, prefix in prefixes.items():
         try:
-            wanted = {k: tuple(v.shape) for k, v in build(part, shapes[part]).named_parameters()}
+            network = build(family, part, shapes[part])
+            wanted = {k: tuple(v.shape) for k, v in network.named_parameters()}
         except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
             what = f"its {part} part ({prefix}...) has no {error}"
             raise Refused("checkpoint-incomplete", f"{path} is incomplete: {what}.") from None
@@ -282,17 +312,17 @@ def complete(path: Path, shapes: Mapping[str, Mapping[str, Shape]]) -> None:
             if names:
                 raise Refused(
                     "checkpoint-incomplete",
-                    f"{path} is not a whole SD 1.x checkpoint: {len(names)} tensors {what}, "
+                    f"{path} is not a whole {family} checkpoint: {len(names)} tensors {what}, "
                     f"the first {prefix}{names[0]}.",
                 )
 
 
-def build(part: str, shapes: Mapping[str, Shape]) -> nn.Module:
+def build(family: str, part: str, shapes: Mapping[str, Shape]) -> nn.Module:
     """A network of the right sizes, without memory for its weights."""
     with torch.device("meta"):
         match part:
             case "text":
-                network: nn.Module = TextEncoder(TextShape.of(shapes))
+                network: nn.Module = FAMILIES[family].text(shapes)
             case "unet":
                 network = UNet(UNetShape.of(shapes))
             case _:
@@ -326,7 +356,7 @@ def assemble(
     Weights on the CPU are written once, where they stay; others pass through one tensor's
     worth of CPU memory. Refused: not-enough-memory.
     """
-    parts = {part: build(part, checkpoint.shapes[part]) for part in PREFIXES}
+    parts = {part: build(checkpoint.family, part, checkpoint.shapes[part]) for part in PREFIXES}
     wanted = [
         (part, name, weight) for part in parts for name, weight in parts[part].named_parameters()
     ]

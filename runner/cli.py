@@ -18,6 +18,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner.arguments import (
+    Parser,
+    about_bench,
+    about_depth,
+    about_model,
+    about_placement,
+    about_prove,
+    about_recipe,
+    about_synthetic,
+)
 from runner.recipe import Progress, Recipe, Refused
 from runner.report import bench_lines, language, render_lines, say, verify_lines
 
@@ -30,13 +40,6 @@ Json = dict[str, Any]
 Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
 LANGUAGES = ("en", "zh")
 SPINS = "10000"  # rounds a thread of libgomp waits awake; its own 300,000 starve a busy machine
-
-
-class Parser(argparse.ArgumentParser):
-    """Bad usage is refused like any other bad input, so that --json speaks of it, too."""
-
-    def error(self, message: str) -> NoReturn:
-        raise Refused("bad-usage", f"{message}. `{self.prog} --help` lists what there is.")
 
 
 @dataclass
@@ -179,59 +182,6 @@ def parser() -> Parser:
         for add in more:
             add(one)
     return top
-
-
-def about_placement(one: Parser) -> None:
-    one.add_argument("--device", help="cpu, cuda, cuda:1, mps ...; the best there is by default")
-    one.add_argument("--dtype", help="float32, float16, bfloat16; ComfyUI's choice by default")
-
-
-def about_model(one: Parser) -> None:
-    group = one.add_mutually_exclusive_group()
-    group.add_argument("--checkpoint", type=Path, help="an SD 1.x .safetensors file")
-    group.add_argument("--synthetic", metavar="MODEL", help="full-size weights made here: sd15")
-
-
-def about_recipe(one: Parser) -> None:
-    start = Recipe("")
-    one.add_argument("--image", type=Path)
-    one.add_argument("--positive", default="a dog with a hat")
-    one.add_argument("--negative", default=start.negative)
-    one.add_argument("--steps", type=int, default=start.steps)
-    one.add_argument("--cfg", type=float, default=start.cfg)
-    one.add_argument("--sampler-name", default=start.sampler_name)
-    one.add_argument("--scheduler", default=start.scheduler)
-    one.add_argument("--denoise", type=float, default=start.denoise)
-    one.add_argument("--seed", type=int, default=start.seed)
-    one.add_argument("--width", type=int)
-    one.add_argument("--height", type=int)
-    one.add_argument("--out", type=Path, required=True, metavar="PNG")
-    one.add_argument("--trace", type=Path, metavar="F.safetensors")
-
-
-def about_depth(one: Parser) -> None:
-    one.add_argument("--depth", type=int, choices=(1, 2, 3), default=3)
-
-
-def about_synthetic(one: Parser) -> None:
-    one.add_argument("model", help="sd15")
-    one.add_argument("--out", type=Path, required=True)
-
-
-def about_bench(one: Parser) -> None:
-    one.add_argument("--model", help="sd15 (synthetic), or a checkpoint file", default="sd15")
-    one.add_argument("--size", type=int, default=64, help="pixels a side")
-    one.add_argument("--batch", type=int, default=1)
-    one.add_argument("--steps", type=int, default=5, help="per run")
-    one.add_argument("--runs", type=int, default=3)
-    one.add_argument("--warmup", type=int, default=1, help="runs that are not timed")
-    one.add_argument("--compare", type=Path, help="an earlier result; unequal ones are refused")
-
-
-def about_prove(one: Parser) -> None:
-    one.add_argument("--bench-size", type=int, default=64, help="pixels a side")
-    one.add_argument("--bench-steps", type=int, default=3, help="per run")
-    one.add_argument("--bench-runs", type=int, default=2)
 
 
 def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
@@ -382,7 +332,7 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     names = ("size", "batch", "steps", "runs", "warmup")
     chosen = {name: getattr(options, name) for name in names}
     settings = bench.settings_for(options.model, placement, **chosen)
-    if options.model in synthetic.MODELS + synthetic.LATER:
+    if options.model in synthetic.MODELS:
         weights = synthetic.checkpoint(options.model)
     else:
         weights = checkpoint.read(Path(options.model))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.tokenizer import CHUNK, END, START, Chunk
+from runner.tokenizer import CHUNK, END, START, Chunk, chunks
 
 HEAD = 64  # features of one attention head
 
@@ -106,13 +106,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(shape.width, shape.inner) for _ in range(shape.layers))
 
-    def forward(self, x: Tensor) -> Tensor:
-        length = x.shape[1]
-        never = torch.full((length, length), -torch.finfo(x.dtype).max, device=x.device)
-        mask = never.triu(1)
-        for layer in self.layers:
-            x = layer(x, mask)
-        return x
+    def forward(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """What layer `last` gives (negative: from the end), and what the last one gives."""
+        return walked(self.layers, x, last)
+
+
+def walked(layers: nn.ModuleList, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+    """Every layer in turn, no token looking ahead; a `last` before the first is the last one."""
+    length = x.shape[1]
+    mask = torch.full((length, length), -torch.finfo(x.dtype).max, device=x.device).triu(1)
+    outputs = []
+    for layer in layers:
+        x = layer(x, mask)
+        outputs.append(x)
+    return outputs[last] if -last <= len(outputs) else x, x
 
 
 class TextModel(nn.Module):
@@ -122,32 +129,52 @@ class TextModel(nn.Module):
         self.encoder = Encoder(shape)
         self.final_layer_norm = LayerNorm(shape.width)
 
-    def forward(self, ids: Tensor) -> Tensor:  # (B, L) -> (B, L, D)
-        return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+    def forward(self, ids: Tensor, last: int) -> tuple[Tensor, Tensor]:  # (B, L) -> (B, L, D)
+        return self.encoder(self.embeddings(ids), last)
 
 
 class TextEncoder(nn.Module):
     """Prompts, as chunks of tokens, to what the denoiser looks at."""
 
+    pad = END  # what fills a chunk
+    usual = -1  # the layer whose output is looked at, from the end
+
     def __init__(self, shape: TextShape):
         super().__init__()
         self.text_model = TextModel(shape)
 
-    def forward(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor]:
-        """One prompt's chunks (each L tokens): cond (1, L * chunks, D) and pooled (1, D), float32.
+    def encode(self, prompt: str, last: int | None = None) -> tuple[Tensor, Tensor]:
+        """A prompt's cond (1, 77 k, D) and pooled (1, D), float32; last: CLIPSetLastLayer's."""
+        return self(chunks(prompt, self.pad), last)
 
-        Weighted tokens move away from the empty prompt's: (z - z0) w + z0 (sd1_clip.py).
-        """
-        rows = [[token for token, _ in chunk] for chunk in chunks]
-        weights = torch.tensor([[weight for _, weight in chunk] for chunk in chunks])
-        weighted = bool((weights != 1.0).any())
-        if weighted:
-            rows.append([START] + [END] * (len(rows[0]) - 1))
-        device = self.text_model.final_layer_norm.weight.device
-        z = self.text_model(torch.tensor(rows, device=device))
-        pooled = z[:1, rows[0].index(END)]
-        if weighted:
-            z, empty = z[:-1], z[-1]
-            w = weights.to(z)[..., None]
-            z = torch.where(w == 1.0, z, (z - empty) * w + empty)
-        return z.flatten(0, 1)[None], pooled
+    def forward(self, chunks: Sequence[Chunk], last: int | None = None) -> tuple[Tensor, Tensor]:
+        """One prompt's chunks (of L tokens): cond (1, L * chunks, D) and pooled (1, D), float32."""
+        z, final, ends = self.hidden(chunks, last)
+        norm = self.text_model.final_layer_norm
+        return weighed(norm(z), chunks), norm(final)[:1, ends]
+
+    def hidden(self, chunks: Sequence[Chunk], last: int | None) -> tuple[Tensor, Tensor, int]:
+        """Layer outputs (rows, L, D) before the last norm, and where the first row ends."""
+        rows = rows_of(chunks, self.pad)
+        ids = torch.tensor(rows, device=self.text_model.final_layer_norm.weight.device)
+        return *self.text_model(ids, self.usual if last is None else last), rows[0].index(END)
+
+
+def rows_of(chunks: Sequence[Chunk], pad: int) -> list[list[int]]:
+    """The tokens of every chunk, and those of the empty prompt where some token is weighted."""
+    rows = [[token for token, _ in chunk] for chunk in chunks]
+    if any(weight != 1.0 for chunk in chunks for _, weight in chunk):
+        rows.append([START, END] + [pad] * (len(rows[0]) - 2))
+    return rows
+
+
+def weighed(z: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    """All chunks after each other, (1, L * chunks, D), from rows as rows_of() made them.
+
+    Weighted tokens move away from the empty prompt's: (z - z0) w + z0 (sd1_clip.py).
+    """
+    if len(z) > len(chunks):
+        z, empty = z[:-1], z[-1]
+        w = torch.tensor([[weight for _, weight in chunk] for chunk in chunks]).to(z)[..., None]
+        z = torch.where(w == 1.0, z, (z - empty) * w + empty)
+    return z.flatten(0, 1)[None]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from runner.checkpoint import Checkpoint, Networks, assemble
-from runner.clip import TextEncoder
 from runner.devices import Placement, small_convolutions
-from runner.guidance import Denoiser, guide
+from runner.families import FAMILIES, SD1, AnyText
+from runner.guidance import Denoiser, Prompt, guide, label
 from runner.noise import Dice, first_noise
 from runner.pixels import crop, scale
 from runner.recipe import Progress, Recipe, Refused
@@ -26,7 +26,7 @@ from runner.tokenizer import chunks
 from runner.vae import VAE
 
 Watch = Callable[[str, Tensor], None]
-SD_SCALE = 0.18215  # of latents, SD 1.x and 2.x (latent_formats.py)
+SD_SCALE = SD1.latent_scale
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Models:
     """A checkpoint ready to render: its networks, where they are, and how they are used."""
 
     name: str
-    text: TextEncoder
+    text: AnyText
     vae: VAE
     denoiser: Denoiser
     placement: Placement
@@ -44,8 +44,9 @@ class Models:
 def load(checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress) -> Models:
     """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
     networks: Networks = assemble(checkpoint, placement.places, threads, progress)
-    denoiser = Denoiser.of(networks.unet, sigma_table())
-    return Models(checkpoint.name, networks.text, networks.vae, denoiser, placement)
+    denoiser = Denoiser.of(networks.unet, sigma_table(checkpoint.zero_snr), checkpoint.predicts)
+    scale = FAMILIES[checkpoint.family].latent_scale
+    return Models(checkpoint.name, networks.text, networks.vae, denoiser, placement, scale)
 
 
 @torch.inference_mode()
@@ -55,7 +56,7 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     H' and W' are the recipe's or the picture's, cut to multiples of 8. ComfyUI cuts from the
     middle (comfy/sd.py). Refused: unknown-sampler, unknown-scheduler, bad-* of the recipe.
     """
-    positive, negative = read(models, recipe, watch)
+    read = reads(models, recipe, watch)
     image = scale(image, recipe.width, recipe.height)
     watch("image/input", image)
     latent = models.vae.encode(crop(image)).cpu()
@@ -63,6 +64,7 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     sigmas = walk(
         models.denoiser.table, recipe.scheduler, recipe.sampler_name, recipe.steps, recipe.denoise
     )
+    positive, negative = (prompt(models, *one, latent) for one in read)
     guided = guide(models.denoiser, positive, negative, recipe.cfg)
     with small_convolutions(models.placement.device, latent):
         latent = sample(models, recipe, guided, latent, sigmas, watch)
@@ -72,15 +74,25 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     return out
 
 
-def read(models: Models, recipe: Recipe, watch: Watch) -> tuple[Tensor, Tensor]:
-    """Both prompts as the denoiser will see them, (1, 77 k, D) float32."""
-    tokens = chunks(recipe.positive)
+def reads(models: Models, recipe: Recipe, watch: Watch) -> list[tuple[Tensor, Tensor]]:
+    """Both prompts, each as cond (1, 77 k, D) and pooled (1, P), float32."""
+    tokens = chunks(recipe.positive, models.text.pad)
     watch("tokens/positive", torch.tensor([[token for token, _ in chunk] for chunk in tokens]))
-    positive, _ = models.text(tokens)
-    watch("cond/positive", positive)
-    negative, _ = models.text(chunks(recipe.negative))
-    watch("cond/negative", negative)
-    return positive, negative
+    read = []
+    for name, text in (("positive", recipe.positive), ("negative", recipe.negative)):
+        cond, pooled = models.text.encode(text, recipe.stop_at_clip_layer)
+        watch(f"cond/{name}", cond)
+        if models.denoiser.labels:
+            watch(f"pooled/{name}", pooled)
+        read.append((cond, pooled))
+    return read
+
+
+def prompt(models: Models, cond: Tensor, pooled: Tensor, latent: Tensor) -> Prompt:
+    """A text as this denoiser wants it, for a latent of that size."""
+    if not models.denoiser.labels:
+        return Prompt(cond)
+    return Prompt(cond, label(pooled, latent.shape[2] * 8, latent.shape[3] * 8))
 
 
 def sample(

@@ -33,6 +33,7 @@ class Recipe:
     seed: int = 0
     width: int | None = None  # pixels; None: the picture's own
     height: int | None = None
+    stop_at_clip_layer: int | None = None  # CLIPSetLastLayer's, -1 .. -24; None: the usual one
 
     def checked(self) -> "Recipe":
         """Itself, or Refused with the first number that KSampler would not take."""
@@ -43,6 +44,11 @@ class Recipe:
             ("seed", 0 <= self.seed < SEEDS, "a whole number, 0 to 2^64 - 1"),
             ("width", fits(self.width), f"a number of pixels, 8 to {LARGEST_SIDE}"),
             ("height", fits(self.height), f"a number of pixels, 8 to {LARGEST_SIDE}"),
+            (
+                "stop_at_clip_layer",
+                self.stop_at_clip_layer in (None, *range(-24, 0)),
+                "a whole number from -24 to -1",
+            ),
         ):
             if not ok:
                 raise Refused(f"bad-{field}", f"{field} is {getattr(self, field)}; it is {rule}.")

@@ -4,6 +4,7 @@ Recipe, version 1. The same bytes come out on every machine and for any number o
 numbers computed from them elsewhere can be held against ours. Their pictures are noise.
 
     u = torch.rand(shape, generator seeded with crc32(key)) - 1/2
+    no dimension (logit_scale)            4.6052
     one dimension, key ends in "weight"   1 + 0.04 u
     one dimension otherwise               0.04 u
     two or more dimensions                u sqrt(12 / fan_in),  fan_in = product of shape[1:]
@@ -13,6 +14,7 @@ numbers computed from them elsewhere can be held against ours. Their pictures ar
 import json
 import zlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
@@ -21,26 +23,32 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from runner.checkpoint import PIECE, PREFIXES, Checkpoint, Shape
+from runner.checkpoint import PIECE, Checkpoint, Shape
 from runner.clip import TextEncoder, TextShape
+from runner.families import SD1, SD2, SDXL, Family
+from runner.openclip import BIG_G, H, OpenEncoder, PairEncoder
 from runner.pixels import whole_file
 from runner.recipe import Progress, Refused
-from runner.unet import UNet, UNetShape
+from runner.unet import UNet
 from runner.vae import VAE, VAEShape
 
-MODELS = ("sd15",)
-LATER = ("sd21", "sdxl")
+MODELS: dict[str, Family] = {"sd15": SD1, "sd21": SD2, "sdxl": SDXL}
+TEXTS: dict[str, Callable[[], nn.Module]] = {
+    "sd15": lambda: TextEncoder(TextShape()),
+    "sd21": lambda: OpenEncoder(H),
+    "sdxl": lambda: PairEncoder(TextShape(), BIG_G),
+}
 
 
 def shapes(model: str) -> dict[str, dict[str, Shape]]:
     """part -> name -> shape of a model's weights, derived from its networks' sizes."""
     if model not in MODELS:
-        later = "recognised, not built here yet" if model in LATER else "unknown"
-        raise Refused("unknown-model", f"The synthetic model {model!r} is {later}; sd15 is there.")
+        there = ", ".join(MODELS)
+        raise Refused("unknown-model", f"There is no synthetic model {model!r}; there are {there}.")
     with torch.device("meta"):
         parts: dict[str, nn.Module] = {
-            "text": TextEncoder(TextShape()),
-            "unet": UNet(UNetShape()),
+            "text": TEXTS[model](),
+            "unet": UNet(MODELS[model].unet),
             "vae": VAE(VAEShape()),
         }
     return {
@@ -51,11 +59,13 @@ def shapes(model: str) -> dict[str, dict[str, Shape]]:
 
 def checkpoint(model: str) -> Checkpoint:
     """A synthetic checkpoint, in no file: every tensor is made when it is asked for."""
+    there = shapes(model)
+    family = MODELS[model]
 
     def fill(part: str, name: str, out: Tensor) -> None:
-        make(PREFIXES[part] + name, out)
+        make(family.prefixes[part] + name, out)
 
-    return Checkpoint(f"synthetic {model}", "SD 1.x", shapes(model), fill)
+    return Checkpoint(f"synthetic {model}", family.name, there, fill)
 
 
 def make(key: str, out: Tensor) -> None:
@@ -75,6 +85,8 @@ def make(key: str, out: Tensor) -> None:
 
 def law(key: str, shape: Shape) -> tuple[float, float]:
     """The (factor, offset) that turn u into a weight."""
+    if not shape:  # logit_scale, which no render asks for
+        return 0.0, 4.6052
     if len(shape) >= 2:
         return (12 / prod(shape[1:])) ** 0.5, 0.0
     return 0.04, 1.0 if key.endswith("weight") else 0.0
@@ -85,8 +97,11 @@ def write(model: str, path: Path, threads: int, progress: Progress) -> int:
 
     A few tensors at a time are in memory; the file appears when it is whole.
     """
-    table = {PREFIXES[p] + k: shape for p, names in shapes(model).items() for k, shape in
-             names.items()}  # fmt: skip
+    parts = shapes(model)
+    prefixes = MODELS[model].prefixes
+    table = {prefixes[p] + k: shape for p, names in parts.items() for k, shape in names.items()}
+    towers = [key for key in table if key.endswith("model.text_projection")]
+    table |= {key.replace("text_projection", "logit_scale"): () for key in towers}
     head = header(table)
     with whole_file(path) as file, ThreadPoolExecutor(threads) as pool:
         file.write(head)

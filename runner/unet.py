@@ -1,4 +1,4 @@
-"""The denoiser of SD 1.x: a UNet whose pixels look at words (Rombach et al. 2022).
+"""The denoiser of SD 1.x, SD 2.x and SDXL: a UNet whose pixels look at words (Rombach et al. 2022).
 
 Attributes carry the checkpoint's own names below `model.diffusion_model.`, so loading needs no
 mapping.
@@ -22,20 +22,24 @@ from torch import Tensor, nn
 class UNetShape:
     channels: int = 320
     widths: tuple[int, ...] = (1, 2, 4, 4)  # channels of each level, in units of `channels`
-    attends: tuple[bool, ...] = (True, True, True, False)  # the lowest level has no attention
+    depths: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks of each level's attention
+    middle: int = 1  # the same, between the way down and the way up
     blocks: int = 2  # residual blocks per level
-    heads: int = 8
+    heads: int = 8  # 0: as many as there are 64 channels
     context: int = 768  # D
     latent: int = 4
+    linear: bool = False  # projections into the transformer: linear, or convolutions
+    labels: int = 0  # numbers said beside the text (SDXL: pooled text and sizes)
 
     @classmethod
     def of(cls, shapes: Mapping[str, Sequence[int]]) -> "UNetShape":
         """Read off the shapes of the weights, by their names below the prefix.
 
-        The number of heads leaves no trace in them: it is 8 in every SD 1.x.
+        The number of heads leaves no trace in them: it is 8 where projections are convolutions
+        (SD 1.x), and one for 64 channels where they are linear (SD 2.x, SDXL).
         """
         channels, latent = shapes["input_blocks.0.0.weight"][:2]
-        widths, attends, blocks = [], [], 0
+        widths, depths, blocks = [], [], 0
         for stage in range(1, 1 + max(int(k.split(".")[1]) for k in shapes if "input_bl" in k)):
             here = f"input_blocks.{stage}."
             if f"{here}0.op.weight" in shapes:
@@ -44,9 +48,19 @@ class UNetShape:
             blocks += 1
             if blocks == 1:
                 widths.append(shapes[f"{here}0.out_layers.3.weight"][0] // channels)
-                attends.append(f"{here}1.norm.weight" in shapes)
+                depths.append(depth(shapes, f"{here}1."))
         context = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
-        return cls(channels, tuple(widths), tuple(attends), blocks, 8, context, latent)
+        linear = len(shapes["middle_block.1.proj_in.weight"]) == 2
+        labels = shapes.get("label_emb.0.0.weight", (0, 0))[1]
+        middle, heads = depth(shapes, "middle_block.1."), 0 if linear else 8
+        levels = tuple(widths), tuple(depths)
+        return cls(channels, *levels, middle, blocks, heads, context, latent, linear, labels)
+
+
+def depth(shapes: Mapping[str, Sequence[int]], stage: str) -> int:
+    """How many transformer blocks the attention of a stage has."""
+    start = f"{stage}transformer_blocks."
+    return sum(key.startswith(start) and key.endswith("norm1.weight") for key in shapes)
 
 
 class ResBlock(nn.Module):
@@ -120,20 +134,37 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of an image."""
+    """Transformer blocks over the pixels of an image."""
 
-    def __init__(self, width: int, heads: int, context: int):
+    def __init__(self, width: int, depth: int, heads: int, context: int):
         super().__init__()
         self.norm = nn.GroupNorm(32, width, eps=1e-6)
-        self.proj_in = nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, heads, context)])
-        self.proj_out = nn.Conv2d(width, width, 1)
+        self.proj_in: nn.Module = nn.Conv2d(width, width, 1)
+        blocks = (TransformerBlock(width, heads, context) for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.proj_out: nn.Module = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        pixels = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B, N, C)
+    def look(self, pixels: Tensor, context: Tensor) -> Tensor:  # (B, N, C), (B, L, D)
         for block in self.transformer_blocks:
             pixels = block(pixels, context)
+        return pixels
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        pixels = self.look(self.proj_in(self.norm(x)).flatten(2).transpose(1, 2), context)
         return x + self.proj_out(pixels.transpose(1, 2).reshape_as(x))
+
+
+class LinearTransformer(SpatialTransformer):
+    """The same, its projections linear layers: what SD 2.x and SDXL have."""
+
+    def __init__(self, width: int, depth: int, heads: int, context: int):
+        super().__init__(width, depth, heads, context)
+        self.proj_in, self.proj_out = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        pixels = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        pixels = self.proj_out(self.look(pixels, context))
+        return x + pixels.transpose(1, 2).reshape_as(x)
 
 
 class Downsample(nn.Module):
@@ -182,17 +213,26 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(shape.channels, c_time), nn.SiLU(), nn.Linear(c_time, c_time)
         )
+        if shape.labels:
+            layers = nn.Linear(shape.labels, c_time), nn.SiLU(), nn.Linear(c_time, c_time)
+            self.label_emb = nn.Sequential(nn.Sequential(*layers))
+        self.labels = shape.labels
         down, skips = downward(shape)
         c = skips[-1]
         self.input_blocks = nn.ModuleList(down)
-        self.middle_block = stage(shape, c, c, True, ResBlock(c, c, c_time))
+        self.middle_block = stage(shape, c, c, shape.middle, ResBlock(c, c, c_time))
         self.output_blocks = nn.ModuleList(upward(shape, skips))
         c = shape.channels * shape.widths[0]
         self.out = nn.Sequential(nn.GroupNorm(32, c), nn.SiLU(), conv3(c, shape.latent))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """Predict the noise in x (B, 4, H, W) at timestep t (B,), given a text (B, L, D)."""
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, label: Tensor | None = None) -> Tensor:
+        """Predict the noise in x (B, 4, H, W) at timestep t (B,), given a text (B, L, D).
+
+        label (B, labels): what SDXL is told beside the text; None where there are no labels.
+        """
         time = self.time_embed(waves(t, self.channels).to(x.dtype))
+        if label is not None:
+            time = time + self.label_emb(label)
         skips: list[Tensor] = []
         for block in self.input_blocks:
             x = block(x, time, context)
@@ -205,8 +245,10 @@ class UNet(nn.Module):
         return self.out(x)
 
 
-def stage(shape: UNetShape, c_in: int, c_out: int, attends: bool, *more: nn.Module) -> Stage:
-    look = [SpatialTransformer(c_out, shape.heads, shape.context)] if attends else []
+def stage(shape: UNetShape, c_in: int, c_out: int, depth: int, *more: nn.Module) -> Stage:
+    kind = LinearTransformer if shape.linear else SpatialTransformer
+    heads = shape.heads or c_out // 64
+    look = [kind(c_out, depth, heads, shape.context)] if depth else []
     return Stage(ResBlock(c_in, c_out, shape.channels * 4), *look, *more)
 
 
@@ -214,12 +256,12 @@ def downward(shape: UNetShape) -> tuple[list[Stage], list[int]]:
     """The way down, and the width of what each stage hands over to the way up."""
     c = shape.channels
     down, skips = [Stage(conv3(shape.latent, c))], [c]
-    for level, (times, attends) in enumerate(zip(shape.widths, shape.attends, strict=True)):
+    for level, (times, depth) in enumerate(zip(shape.widths, shape.depths, strict=True)):
         if level > 0:
             down.append(Stage(Downsample(c)))
             skips.append(c)
         for _ in range(shape.blocks):
-            down.append(stage(shape, c, shape.channels * times, attends))
+            down.append(stage(shape, c, shape.channels * times, depth))
             c = shape.channels * times
             skips.append(c)
     return down, skips
@@ -228,13 +270,13 @@ def downward(shape: UNetShape) -> tuple[list[Stage], list[int]]:
 def upward(shape: UNetShape, skips: Sequence[int]) -> list[Stage]:
     """The way up: each stage is given the one below and what its counterpart handed over."""
     up, left, c = [], list(skips), skips[-1]
-    for level, (times, attends) in reversed(
-        list(enumerate(zip(shape.widths, shape.attends, strict=True)))
+    for level, (times, depth) in reversed(
+        list(enumerate(zip(shape.widths, shape.depths, strict=True)))
     ):
         for block in range(shape.blocks + 1):
             width = shape.channels * times
             grow = [Upsample(width)] if level > 0 and block == shape.blocks else []
-            up.append(stage(shape, c + left.pop(), width, attends, *grow))
+            up.append(stage(shape, c + left.pop(), width, depth, *grow))
             c = width
     return up
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from runner.checkpoint import PREFIXES
 from runner.devices import Placement, capability, denoiser_dtype, machine, name, small_convolutions
-from runner.guidance import Denoiser, guide, one_hill, two_hills, uniform
+from runner.guidance import Denoiser, Prompt, guide, one_hill, two_hills, uniform
 from runner.noise import Dice, first_noise
 from runner.pipeline import Models, img2img, noised, not_finite
 from runner.pixels import gradient
@@ -291,7 +291,8 @@ def probe(models: Models, denoise: Denoiser, sigma: float) -> Tensor:
     """The guided denoiser at cfg 5 on the golden latent, at one σ; (1, 4, 8, 8) on the CPU."""
     level, device = torch.tensor(sigma), models.placement.device
     x = golden()["probe/x"] * (level**2 + 1) ** 0.5
-    towards = guide(denoise, golden()["cond/plain"], golden()["cond/negative"], 5.0)
+    texts = Prompt(golden()["cond/plain"]), Prompt(golden()["cond/negative"])
+    towards = guide(denoise, *texts, 5.0)
     with small_convolutions(device, x):
         return towards(x.to(device), level.to(device)).cpu()
 

@@ -20,9 +20,10 @@ ORDER = {  # a module may import only what stands before it, in its own package
         handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
-        recipe pixels tokenizer clip vae unet checkpoint synthetic devices schedules noise sampler
+        recipe pixels tokenizer clip openclip vae unet families checkpoint synthetic devices
+        schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
-        samplers guidance pipeline trace verify bench report cli __main__
+        samplers guidance pipeline trace verify bench report arguments cli __main__
     """.split(),
     "manifests": [],
 }

@@ -17,7 +17,7 @@ def small_table():
     with torch.device("meta"):
         parts = {
             "text": TextEncoder(TextShape(width=64, inner=128, layers=2)),
-            "unet": UNet(UNetShape(channels=32, widths=(1, 2), attends=(True, False), context=64)),
+            "unet": UNet(UNetShape(channels=32, widths=(1, 2), depths=(1, 0), context=64)),
             "vae": VAE(VAEShape(widths=(32, 32, 64, 64), blocks=1)),
         }
     return {

@@ -160,9 +160,8 @@ def test_a_checkpoint_that_is_not_whole_is_refused_by_name(small, tmp_path, chan
 
 
 FAMILIES = {
-    "SDXL": {f"{UNET}label_emb.0.0.weight": (8, 2816), "context": 2048},
     "the SDXL refiner": {f"{UNET}label_emb.0.0.weight": (8, 2560), "context": 1280},
-    "SD 2.x": {"cond_stage_model.model.ln_final.weight": (1024,), "context": 1024},
+    "a relative of SDXL": {f"{UNET}label_emb.0.0.weight": (8, 1536), "context": 1024},
     "an inpainting": {"channels": 9},
     "Flux": {"double_blocks.0.img_attn.qkv.weight": (2, 2)},
     "SD 3": {"model.diffusion_model.joint_blocks.0.x.weight": (2, 2)},

@@ -93,7 +93,7 @@ BAD = [
     ({"checkpoint": "."}, "checkpoint-is-folder"),
     ({"checkpoint": __file__}, "checkpoint-damaged"),
     ({"checkpoint": None}, "no-checkpoint"),
-    ({"checkpoint": None, "synthetic": "sdxl"}, "unknown-model"),
+    ({"checkpoint": None, "synthetic": "sd3"}, "unknown-model"),
     ({"synthetic": "sd15"}, "bad-usage"),
     ({"out": "/none/such/out.png"}, "cannot-write"),
     ({"out": "."}, "cannot-write"),

@@ -106,3 +106,13 @@ def test_models_change_their_precision_in_place(small):
     narrow = pipeline.recast(models, devices.choose("cpu", "bfloat16"))
     assert narrow.denoiser.dtype == torch.bfloat16
     assert torch.isfinite(run(narrow)["image/output"]).all()
+
+
+def test_clip_skip_changes_the_text_and_numbers_outside_its_range_are_refused(models):
+    usual, skipped = run(models), run(models, stop_at_clip_layer=-2)
+    assert not torch.equal(usual["cond/positive"], skipped["cond/positive"])
+    same = run(models, stop_at_clip_layer=-1)
+    assert torch.equal(usual["cond/positive"], same["cond/positive"])
+    for wrong in (0, 1, -25):
+        with pytest.raises(Refused, match="-24 to -1"):
+            Recipe("a", stop_at_clip_layer=wrong).checked()

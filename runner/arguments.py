@@ -1,0 +1,74 @@
+"""The options of every command, by the names of ComfyUI's nodes."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from runner.recipe import Recipe, Refused
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage is refused like any other bad input, so that --json speaks of it, too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused("bad-usage", f"{message}. `{self.prog} --help` lists what there is.")
+
+
+def about_placement(one: Parser) -> None:
+    one.add_argument("--device", help="cpu, cuda, cuda:1, mps ...; the best there is by default")
+    one.add_argument("--dtype", help="float32, float16, bfloat16; ComfyUI's choice by default")
+
+
+def about_model(one: Parser) -> None:
+    group = one.add_mutually_exclusive_group()
+    group.add_argument(
+        "--checkpoint", type=Path, help="an SD 1.x, SD 2.x or SDXL .safetensors file"
+    )
+    group.add_argument(
+        "--synthetic", metavar="MODEL", help="full-size weights made here: sd15, sd21, sdxl"
+    )
+
+
+def about_recipe(one: Parser) -> None:
+    start = Recipe("")
+    one.add_argument("--image", type=Path)
+    one.add_argument("--positive", default="a dog with a hat")
+    one.add_argument("--negative", default=start.negative)
+    one.add_argument("--steps", type=int, default=start.steps)
+    one.add_argument("--cfg", type=float, default=start.cfg)
+    one.add_argument("--sampler-name", default=start.sampler_name)
+    one.add_argument("--scheduler", default=start.scheduler)
+    one.add_argument("--denoise", type=float, default=start.denoise)
+    one.add_argument("--seed", type=int, default=start.seed)
+    one.add_argument("--width", type=int)
+    one.add_argument("--height", type=int)
+    one.add_argument("--stop-at-clip-layer", type=int, help="CLIP skip, as ComfyUI counts: -2")
+    one.add_argument("--out", type=Path, required=True, metavar="PNG")
+    one.add_argument("--trace", type=Path, metavar="F.safetensors")
+
+
+def about_depth(one: Parser) -> None:
+    one.add_argument("--depth", type=int, choices=(1, 2, 3), default=3)
+
+
+def about_synthetic(one: Parser) -> None:
+    one.add_argument("model", help="sd15, sd21 or sdxl")
+    one.add_argument("--out", type=Path, required=True)
+
+
+def about_bench(one: Parser) -> None:
+    one.add_argument(
+        "--model", help="sd15, sd21, sdxl (synthetic), or a checkpoint file", default="sd15"
+    )
+    one.add_argument("--size", type=int, default=64, help="pixels a side")
+    one.add_argument("--batch", type=int, default=1)
+    one.add_argument("--steps", type=int, default=5, help="per run")
+    one.add_argument("--runs", type=int, default=3)
+    one.add_argument("--warmup", type=int, default=1, help="runs that are not timed")
+    one.add_argument("--compare", type=Path, help="an earlier result; unequal ones are refused")
+
+
+def about_prove(one: Parser) -> None:
+    one.add_argument("--bench-size", type=int, default=64, help="pixels a side")
+    one.add_argument("--bench-steps", type=int, default=3, help="per run")
+    one.add_argument("--bench-runs", type=int, default=2)
