@@ -42,6 +42,11 @@ def about_recipe(one: Parser) -> None:
     one.add_argument("--seed", type=int, default=start.seed)
     one.add_argument("--width", type=int)
     one.add_argument("--height", type=int)
+    one.add_argument("--start-at-step", type=int, default=start.start_at_step)
+    one.add_argument("--end-at-step", type=int, default=start.end_at_step)
+    switch = argparse.BooleanOptionalAction
+    one.add_argument("--add-noise", action=switch, default=start.add_noise)
+    one.add_argument("--return-with-leftover-noise", action=switch, default=False)
     one.add_argument("--stop-at-clip-layer", type=int, help="CLIP skip, as ComfyUI counts: -2")
     one.add_argument("--out", type=Path, required=True, metavar="PNG")
     one.add_argument("--trace", type=Path, metavar="F.safetensors")

@@ -21,7 +21,7 @@ from runner.pixels import crop, scale
 from runner.recipe import Progress, Recipe, Refused
 from runner.sampler import Denoise
 from runner.samplers import SAMPLERS
-from runner.schedules import SCHEDULES, Table, sigma_table, walk
+from runner.schedules import SCHEDULES, Table, part, sigma_table, walk
 from runner.tokenizer import chunks
 from runner.vae import VAE
 
@@ -64,6 +64,8 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     sigmas = walk(
         models.denoiser.table, recipe.scheduler, recipe.sampler_name, recipe.steps, recipe.denoise
     )
+    leftover = recipe.return_with_leftover_noise
+    sigmas = part(sigmas, recipe.start_at_step, recipe.end_at_step, leftover)
     positive, negative = (prompt(models, *one, latent) for one in read)
     guided = guide(models.denoiser, positive, negative, recipe.cfg)
     with small_convolutions(models.placement.device, latent):
@@ -99,7 +101,7 @@ def sample(
     models: Models, recipe: Recipe, guided: Denoise, latent: Tensor, sigmas: Tensor, watch: Watch
 ) -> Tensor:
     """ComfyUI's KSampler on an unscaled latent (B, C, h, w); at denoise 0 nothing happens."""
-    noise = first_noise(recipe.seed, latent)
+    noise = first_noise(recipe.seed, latent) if recipe.add_noise else torch.zeros_like(latent)
     watch("noise", noise)
     watch("sigmas", sigmas)
     if not len(sigmas):

@@ -21,7 +21,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one img2img, by the names of ComfyUI's KSampler node."""
+    """The settings of one img2img, by the names of ComfyUI's KSampler nodes."""
 
     positive: str
     negative: str = ""
@@ -33,6 +33,10 @@ class Recipe:
     seed: int = 0
     width: int | None = None  # pixels; None: the picture's own
     height: int | None = None
+    start_at_step: int = 0  # this and the next three: KSamplerAdvanced's
+    end_at_step: int = LONGEST_WALK
+    add_noise: bool = True
+    return_with_leftover_noise: bool = False
     stop_at_clip_layer: int | None = None  # CLIPSetLastLayer's, -1 .. -24; None: the usual one
 
     def checked(self) -> "Recipe":
@@ -42,6 +46,12 @@ class Recipe:
             ("cfg", math.isfinite(self.cfg) and 0 <= self.cfg <= 100, "a number from 0 to 100"),
             ("denoise", 0 <= self.denoise <= 1, "a number from 0 to 1"),
             ("seed", 0 <= self.seed < SEEDS, "a whole number, 0 to 2^64 - 1"),
+            (
+                "start_at_step",
+                0 <= self.start_at_step <= LONGEST_WALK,
+                "a whole number, 0 to 10000",
+            ),
+            ("end_at_step", 0 <= self.end_at_step <= LONGEST_WALK, "a number from 0 to 10000"),
             ("width", fits(self.width), f"a number of pixels, 8 to {LARGEST_SIDE}"),
             ("height", fits(self.height), f"a number of pixels, 8 to {LARGEST_SIDE}"),
             (

@@ -189,3 +189,15 @@ def walk(table: Table, scheduler: str, sampler_name: str, steps: int, denoise: f
     else:
         sigmas = SCHEDULES[scheduler](table, total)
     return sigmas if denoise > 0.9999 else sigmas[-(steps + 1) :]
+
+
+def part(sigmas: Tensor, start: int, end: int, leftover: bool) -> Tensor:
+    """KSamplerAdvanced's part of a walk, from step `start` to `end`; none if nothing is left.
+
+    A walk that ends early jumps to σ = 0 in its last step unless the noise is to be left over.
+    """
+    if end < len(sigmas) - 1:
+        sigmas = sigmas[: end + 1].clone()
+        if not leftover:
+            sigmas[-1] = 0
+    return sigmas[start:] if start < len(sigmas) - 1 else torch.empty(0)

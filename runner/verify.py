@@ -123,6 +123,11 @@ def judged(called: str, ask: Ask) -> Gate:
     try:
         with torch.inference_mode():
             return replace(ask(), name=called)
+    except Refused as lacking:
+        verdict = (
+            NOT_JUDGED if lacking.id == "torchsde-missing" else FAILED
+        )  # ComfyUI brings it, torch alone does not
+        return Gate(called, None, None, verdict, str(lacking))
     except Exception as error:  # noqa: BLE001 - whatever is broken must fail this gate alone
         return Gate(called, None, None, FAILED, f"it stopped with {type(error).__name__}: {error}")
 

@@ -116,3 +116,25 @@ def test_clip_skip_changes_the_text_and_numbers_outside_its_range_are_refused(mo
     for wrong in (0, 1, -25):
         with pytest.raises(Refused, match="-24 to -1"):
             Recipe("a", stop_at_clip_layer=wrong).checked()
+
+
+def test_a_walk_in_two_parts_ends_where_the_whole_does(models):
+    """KSamplerAdvanced twice: the first leaves its noise over, the second adds none."""
+    setting = {"steps": 4, "denoise": 1.0, "sampler_name": "euler"}
+    whole = run(models, **setting)
+    first = run(models, end_at_step=2, return_with_leftover_noise=True, **setting)
+    assert torch.equal(first["step/2"], whole["step/2"])
+    recipe = Recipe("a cat", seed=3, start_at_step=2, add_noise=False, **setting)
+    sigmas = pipeline.part(whole["sigmas"], 2, 10_000, False)
+    texts = (pipeline.Prompt(whole[f"cond/{name}"]) for name in ("positive", "negative"))
+    guided = pipeline.guide(models.denoiser, *texts, recipe.cfg)
+    with torch.inference_mode():
+        half = first["latent/output"]
+        end = pipeline.sample(models, recipe, guided, half, sigmas, lambda *_: None)
+    assert torch.allclose(end, whole["latent/output"], rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_left_to_do_after_the_last_step(models):
+    seen = run(models, start_at_step=2)
+    assert torch.equal(seen["latent/output"], seen["latent/input"])
+    assert not run(models, add_noise=False)["noise"].any()

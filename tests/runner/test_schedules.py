@@ -101,3 +101,20 @@ def test_kl_optimal_at_one_step_is_refused_with_a_sentence():
     with pytest.raises(Refused, match="at least 2 steps"):
         schedules.walk(TABLES["eps"], "kl_optimal", "euler", 1, 1.0)
     assert len(schedules.walk(TABLES["eps"], "kl_optimal", "dpm_2", 1, 1.0)) == 2
+
+
+def test_a_part_of_a_walk_is_ksampler_advanceds():
+    whole = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.0])
+    for start, end, leftover, left in (
+        (0, 10_000, False, [5.0, 3.0, 2.0, 1.0, 0.0]),
+        (2, 10_000, False, [2.0, 1.0, 0.0]),
+        (0, 2, True, [5.0, 3.0, 2.0]),
+        (0, 2, False, [5.0, 3.0, 0.0]),
+        (1, 3, True, [3.0, 2.0, 1.0]),
+        (4, 10_000, False, []),
+        (3, 2, True, []),
+        (0, 0, False, []),
+    ):
+        assert schedules.part(whole, start, end, leftover).tolist() == left
+    assert whole.tolist() == [5.0, 3.0, 2.0, 1.0, 0.0]
+    assert not len(schedules.part(torch.empty(0), 0, 10_000, False))
