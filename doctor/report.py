@@ -209,15 +209,37 @@ def proof_rows(
     yield say("page-at", lang), str(page)
 
 
-def gate_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Every gate with its figure and bound, for who wants to see them all."""
-    marks = {"passed": "✓", "failed": "✗", "not judged": "?"}
-    for gate in result["verify"]["gates"]:
+def gate_lines(result: Mapping[str, Any], everything: bool = True) -> Iterator[str]:
+    """The gates with figure and bound; the samplers that passed together, unless all are wanted,
+    and those that could not be judged for one reason together, too."""
+    gates = result["verify"]["gates"]
+    good = [g for g in gates if g["name"].startswith("sampler ") and g["verdict"] == "passed"]
+    together = [] if everything or len(good) < 2 else good
+    reasons: dict[str, list[str]] = {}
+    for gate in gates:
         if gate["verdict"] == "not judged":
-            yield f"? {gate['name']}: {gate['why']}"
-        else:
-            figures = f"{gate['figure']:.2g} ≤ {gate['bound']:.2g}"
-            yield f"{marks[gate['verdict']]} {gate['name']}: {figures}"
+            reasons.setdefault(gate["why"], []).append(gate["name"])
+        elif gate not in together:
+            yield gate_line(gate)
+        elif gate is together[0]:
+            worst = max(together, key=lambda g: float(g["figure"]))
+            name = f"{len(together)} samplers, worst {worst['name'][8:]}"
+            yield gate_line({**worst, "name": name})
+    for why, names in reasons.items():
+        yield f"? {', '.join(names)}: {why}"
+
+
+def gate_line(gate: Mapping[str, Any]) -> str:
+    mark = "✓" if gate["verdict"] == "passed" else "✗"
+    if gate["figure"] is None:
+        return f"{mark} {gate['name']}: {gate['why']}"
+    sign = "≤" if gate["verdict"] == "passed" else "over"
+    return f"{mark} {gate['name']}: {short(gate['figure'])} {sign} {short(gate['bound'])}"
+
+
+def short(figure: float | str) -> str:
+    """Two digits of a number; "inf" and the like as they are."""
+    return figure if isinstance(figure, str) else f"{figure:.2g}"
 
 
 def finding_json(finding: Finding, lang: str) -> dict[str, Any]:

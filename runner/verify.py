@@ -26,7 +26,7 @@ from runner.guidance import Denoiser, Prompt, guide, one_hill, two_hills, unifor
 from runner.noise import Dice, first_noise
 from runner.pipeline import Models, img2img, noised, not_finite
 from runner.pixels import gradient
-from runner.recipe import Progress, Recipe
+from runner.recipe import Progress, Recipe, Refused
 from runner.sampler import Guided
 from runner.samplers import SAMPLERS
 from runner.schedules import sigma_table, walk
@@ -124,9 +124,8 @@ def judged(called: str, ask: Ask) -> Gate:
         with torch.inference_mode():
             return replace(ask(), name=called)
     except Refused as lacking:
-        verdict = (
-            NOT_JUDGED if lacking.id == "torchsde-missing" else FAILED
-        )  # ComfyUI brings it, torch alone does not
+        absent = lacking.id == "torchsde-missing"  # ComfyUI brings it, torch alone does not
+        verdict = NOT_JUDGED if absent else FAILED
         return Gate(called, None, None, verdict, str(lacking))
     except Exception as error:  # noqa: BLE001 - whatever is broken must fail this gate alone
         return Gate(called, None, None, FAILED, f"it stopped with {type(error).__name__}: {error}")

@@ -120,7 +120,7 @@ def stage(screen: Screen) -> Callable[[dict[str, Any]], None]:
 
 
 def proved(screen: Screen, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    screen.lines(report.gate_lines(result))
+    screen.lines(report.gate_lines(result, screen.verbose))
     screen.lines(report.verdict_lines(result, screen.lang))
     good = result["verify"]["passed"] and result["render"]["finite"]
     screen.rows(report.proof_rows(result, files, screen.lang))

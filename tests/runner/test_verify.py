@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner import devices, verify  # noqa: E402
+from runner.recipe import Refused
 from runner.samplers import SAMPLERS  # noqa: E402
 
 
@@ -32,6 +33,17 @@ def test_a_gate_that_crashes_has_failed():
     gate = verify.judged("odd", lambda: 1 / 0)
     assert (gate.verdict, gate.name) == ("failed", "odd")
     assert "ZeroDivisionError" in gate.why
+
+
+def test_a_sampler_whose_package_is_absent_is_not_judged_and_nothing_else_is_excused():
+    def lacks(id):
+        def ask():
+            raise Refused(id, "it is not here")
+
+        return ask
+
+    assert verify.judged("sampler x", lacks("torchsde-missing")).verdict == "not judged"
+    assert verify.judged("sampler x", lacks("sampler-unknown")).verdict == "failed"
 
 
 def test_a_figure_that_is_not_finite_goes_to_json():
