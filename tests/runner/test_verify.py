@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner import devices, verify  # noqa: E402
-from runner.recipe import Refused
+from runner.recipe import Refused  # noqa: E402
 from runner.samplers import SAMPLERS  # noqa: E402
 
 
