@@ -67,6 +67,8 @@ def run(
     except BaseException:
         end(child)
         raise
+    if code:
+        end(child)  # what it started must not go on writing behind a roll-back
     return Ended(code, "".join(out), "".join(err))
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from doctor import installer
+from doctor.machine import users_of
 from doctor.receipts import Busy, locked
 from tests.doctor.command import ROOT
 from tests.doctor.test_snapshot import tree
@@ -104,6 +105,8 @@ def kill(run: "subprocess.Popen[bytes]", everything: bool) -> None:
 
 def free(here: Path) -> None:
     """What a killed doctor had started holds the lock until it has ended."""
+    while any(users_of(str(here / ".venv"))):  # a child begun in the very instant of the kill
+        time.sleep(0.05)
     while True:
         try:
             with locked(here / ".comfy-doctor"):
