@@ -15,7 +15,7 @@ from manifests import FOLDER
 WORLD = world()
 ROWS = [(name, row) for name in TABLES for row in getattr(WORLD, name)]
 KINDS = {"clone", "archive", "raw", "wheels", "find-links", "index", "models"}
-REGISTRIES = ("pypi.org", "pythonhosted", "debian.org", "npmjs")  # "the default index" has no name
+REGISTRIES = ("pypi.org", "pythonhosted", "deb.debian", "npmjs")  # not named here
 
 
 def test_every_table_is_loaded():
