@@ -51,7 +51,8 @@ def lines(found: dict[str, list[float]]) -> list[str]:
     told = []
     for name, runs in found.items():
         ratio = median(run / base for run, base in zip(runs, bare, strict=True))
-        line = f"{name:<20} {min(runs):6.2f} {median(runs):6.2f} {max(runs):6.2f} s   {ratio:5.2f} ×"
+        seconds = f"{min(runs):6.2f} {median(runs):6.2f} {max(runs):6.2f} s"
+        line = f"{name:<20} {seconds}   {ratio:5.2f} ×"
         if name in PROMISE:
             kept = "kept" if max(runs) <= PROMISE[name] else "BROKEN"
             line += f"   promise {PROMISE[name]:.0f} s: {kept}"
