@@ -37,6 +37,8 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
     "node bisect": ("bisect", "bisect"),
     "node sync": ("sync", "run"),
     "launch": ("launch", "launch"),
+    "status": ("running", "status"),
+    "stop": ("running", "stop"),
     "run": ("run", "run"),
     "explain": ("explain", "explain"),
     "list": ("explain", "list_all"),

@@ -77,8 +77,9 @@ def parser() -> Parser:
     setup.add_argument("--allow-unproven", action="store_true", help=unproven)
     setup.add_argument("--start", action="store_true", help="start it once, as a test")
     node(verbs, shared)
-    launch = verb("launch", "Start ComfyUI with the flags kept for it.")
-    launch.add_argument("args", nargs="*", metavar="-- ARGS", help="passed on to main.py")
+    launching(verb("launch", "Start ComfyUI with the flags kept for it, and watch it."))
+    verb("status", "Does the ComfyUI that launch started answer? 0: it does.")
+    verb("stop", "End the ComfyUI that launch started, and all that it started.")
     run(verb("run", "Check, treat, then prove it: a verified img2img render, timed."))
     explain = verb("explain", "The page of a finding.")
     explain.add_argument("id", metavar="ID")
@@ -103,6 +104,15 @@ def judging(check: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="findings that stay visible and do not count",
     )
+
+
+def launching(launch: argparse.ArgumentParser) -> None:
+    launch.add_argument("args", nargs="*", metavar="-- ARGS", help="passed on to main.py")
+    launch.add_argument("--detach", action="store_true", help="in the background; see stop")
+    late = "seconds until ComfyUI must answer; default 600"
+    launch.add_argument("--limit", type=float, default=600.0, metavar="S", help=late)
+    never = "never restart it with a flag that cures a fault"
+    launch.add_argument("--no-restart", action="store_true", help=never)
 
 
 def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:

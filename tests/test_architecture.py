@@ -11,13 +11,13 @@ ROOT = Path(__file__).parent.parent
 ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice checks diagnose
-        logfile traceback hints symptoms
+        logfile traceback hints symptoms startup listen
         probe locate machine contents examine
         mirrors tree entry archive source git download reach remember errand race proof naming
         fetch network packs registry intact
         child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock
         treat nodes
-        handoff redact report options screen verbs cli __main__
+        api launch launched handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
         recipe pixels tokenizer clip openclip vae unet families checkpoint synthetic devices
@@ -29,10 +29,10 @@ ORDER = {  # a module may import only what stands before it, in its own package
 }
 LATER = {"manifest": {"facts"}, "facts": {"manifest"}}  # for the eyes of a type checker only
 EFFECTS = {  # module of the standard library or another's -> where it may be used
-    "subprocess": {"child", "examine", "machine", "git", "network", "uv", "verbs"},
-    "requests": {"download", "reach"},
+    "subprocess": {"child", "examine", "machine", "git", "network", "uv", "launch", "verbs"},
+    "requests": {"download", "reach", "api"},
     "socket": {"machine", "download"},
-    "psutil": {"locate", "machine", "git"},
+    "psutil": {"locate", "machine", "git", "launched"},
     "rich": {"screen"},
 }
 MODULES = [path for package in ORDER for path in sorted((ROOT / package).rglob("*.py"))]

@@ -1,71 +1,132 @@
-"""launch: main.py in the patient's interpreter, with the flags kept for this installation."""
+"""launch: main.py in the patient's interpreter with the kept flags, watched, or left in the
+background under a watcher of its own."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
-from doctor import locate
+from doctor import launched, locate, machine
 from doctor.examine import notes
+from doctor.facts import Target
+from doctor.launch import Command, command
+from doctor.launched import Launched
+from doctor.listen import Listening
 from doctor.options import BadUsage
 from doctor.receipts import open_home
 from doctor.screen import Screen
-from doctor.verbs.patient import Args, target
+from doctor.verbs.patient import Args, home, target
+from doctor.verbs.patient import command as patient_command
+from doctor.verbs.watch import Watch, tell_port
+from doctor.words import say
 
 
 def launch(args: Args, screen: Screen) -> int:
-    """main.py in the patient's interpreter with the kept flags; its exit code."""
+    """Start it and stay until it ends (0: as it was asked to, 1: on its own, with an error)."""
+    patient = startable(args)
+    folder = Path(str(patient.comfyui))
+    kept = {flag: why for flag, why in notes(folder).items() if flag not in args.args}
+    what = command(patient, tuple(kept), tuple(args.args))
+    screen.say("launching", command=" ".join(what.words))
+    for flag, why in kept.items():
+        screen.say("kept-flag", flag=flag, why=why)
+    screen.lines(exposure(what.listening, screen.lang))
+    if args.dry_run:
+        return 0
+    refuse_running(home(patient))
+    taken = machine.port(what.listening.port)
+    if taken.taken:
+        return tell_port(taken, patient, screen)
+    if args.detach:
+        return detached(args, patient, what, screen)
+    return Watch(args, patient, what, screen).run()
+
+
+def startable(args: Args) -> Target:
     patient = target(args)
     folder = Path(str(patient.comfyui))
     if patient.comfyui is None or not locate.is_comfyui(folder):
         raise BadUsage("launch starts main.py, and there is none: --comfyui DIR")
     if patient.python is None:
         raise BadUsage(f"{folder} has no interpreter; comfy-doctor setup makes one")
-    kept = {flag: why for flag, why in notes(folder).items() if flag not in args.args}
-    words = [patient.python, *patient.flags, str(folder / "main.py"), *kept, *args.args]
-    screen.say("launching", command=" ".join(words))
-    for flag, why in kept.items():
-        screen.say("kept-flag", flag=flag, why=why)
-    if args.dry_run:
-        return 0
-    code = stream(words, folder, sys.stderr if args.json else sys.stdout)
-    screen.object({"schema": "comfy-doctor.launch/1", "command": words, "code": code})
-    return 1 if code else 0  # main.py's own codes mean other things than ours
+    return patient
 
 
-def stream(words: Sequence[str], folder: Path, out: TextIO) -> int:
-    """Run it as the user would, its output passed through and kept in launch.log; its exit code."""
-    open_home(folder / ".comfy-doctor")
-    log = folder / ".comfy-doctor" / "launch.log"
-    with log.open("wb") as kept:
-        run = subprocess.Popen(
-            list(words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+def refuse_running(place: Path) -> None:
+    there = launched.read(place)
+    if there is not None and there.alive:
+        raise BadUsage(
+            f"It runs already, at {there.url} (pid {there.pid or there.watcher});"
+            f" comfy-doctor stop --comfyui {place.parent} ends it."
         )
-        assert run.stdout is not None
-        try:
-            while block := os.read(run.stdout.fileno(), 1 << 16):
-                out.buffer.write(block)
-                out.flush()
-                kept.write(block)
-                kept.flush()
-            return run.wait()
-        except KeyboardInterrupt:
-            end(run)
-            raise
-        finally:
-            if run.poll() is None:
-                run.kill()
-                run.wait()
 
 
-def end(run: "subprocess.Popen[bytes]", patience: float = 30) -> None:
-    """A terminal has sent its signal to ComfyUI too; who was told alone passes it on."""
-    with suppress(subprocess.TimeoutExpired):
-        run.wait(2)
+def exposure(listening: Listening, lang: str) -> Iterator[str]:
+    """What listening for others means, and how to put protection before it."""
+    if not listening.exposed:
         return
-    run.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        run.wait(patience)
+    addresses = ", ".join(listening.exposed)
+    yield "! " + say("exposed", lang, addresses=addresses, port=listening.port)
+    for way in ("tunnel", "proxy", "container", "firewall"):
+        yield f"    {say(f'exposed-{way}', lang, port=listening.port)}"
+    if not listening.tls:
+        yield f"    {say('exposed-plain', lang)}"
+
+
+def detached(args: Args, patient: Target, what: Command, screen: Screen) -> int:
+    """A watcher in the background; returns when ComfyUI is ready, or is known not to become so."""
+    place = home(patient)
+    open_home(place)
+    with (place / "watch.log").open("wb") as log:
+        watcher = subprocess.Popen(
+            [sys.executable, "-m", "doctor", *again(args, patient)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=os.name != "nt",
+            creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
+        )
+    screen.progress(say("starting", screen.lang, url=what.listening.url))
+    try:
+        seen = wait(watcher, place, args.limit)
+    except BaseException:
+        watcher.terminate()
+        watcher.wait(60)
+        raise
+    screen.ticker.clear()
+    good = seen is not None and seen.state == launched.READY
+    if good and seen is not None:
+        screen.say("ready", url=seen.url, seconds=f"{seen.seconds:.1f}")
+        screen.say("detached", stop=patient_command(patient, "stop"))
+    else:
+        screen.lines((place / "watch.log").read_text("utf-8", "replace").splitlines()[-40:])
+        still = watcher.poll() is None
+        key = "still-starting" if still else "not-started"
+        screen.lines(["✗ " + say(key, screen.lang, log=place / "launch.log", limit=args.limit)])
+    screen.object(
+        {"schema": "comfy-doctor.launch/1", "command": list(what.words), "detached": True}
+        | {"ready": good, "url": what.listening.url, "pid": seen.pid if seen else 0}
+    )
+    return 0 if good else 1
+
+
+def again(args: Args, patient: Target) -> Sequence[str]:
+    """The same command for the watcher."""
+    words = ["launch", "--comfyui", str(patient.comfyui), "--python", str(patient.python)]
+    words += ["--lang", args.lang] if args.lang else []
+    words += ["--no-restart"] if args.no_restart else []
+    return [*words, "--", *args.args]
+
+
+def wait(watcher: "subprocess.Popen[bytes]", place: Path, limit: float) -> Launched | None:
+    """What the watcher wrote when ComfyUI was ready or had ended, or when time was over."""
+    until = time.monotonic() + limit
+    while time.monotonic() < until and watcher.poll() is None:
+        seen = launched.read(place)
+        if seen is not None and seen.watcher == watcher.pid and seen.state == launched.READY:
+            return seen
+        time.sleep(0.1)
+    seen = launched.read(place)
+    return seen if seen is not None and seen.watcher == watcher.pid else None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from doctor import locate, report
+from doctor import advise, locate, machine, report
 from doctor.diagnose import diagnose
 from doctor.examine import examine
 from doctor.facts import Facts, NotKnown, Target, build
@@ -73,6 +73,11 @@ def examined(args: Args, screen: Screen, level: int) -> Facts:
     )
     screen.ticker.clear()
     return facts
+
+
+def command(patient: Target, *words: str) -> str:
+    """comfy-doctor on this patient, as a person types it."""
+    return advise.doctor(Facts(target=patient, host=machine.host()), *words)
 
 
 def saved(path: Path) -> Facts:
