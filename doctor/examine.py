@@ -13,13 +13,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doctor import contents, machine
-from doctor.facts import ComfyUI, Facts, Import, Package, Python, Target, Torch, Unknown, build
+from doctor import contents, flags, machine
+from doctor.facts import (
+    ComfyUI,
+    Facts,
+    Import,
+    Package,
+    Port,
+    Python,
+    Target,
+    Torch,
+    Unknown,
+    build,
+)
 from doctor.locate import BadTarget
 from doctor.manifest import read, world
 from manifests import FOLDER
@@ -175,19 +187,29 @@ def comfyui(folder: str | None) -> ComfyUI | None:
     if folder is None:
         return None
     here = Path(folder)
-    kept = notes(here)
+    own = kept(here).flags
     if not (here / "main.py").is_file():
-        return ComfyUI(folder, present=False, empty=not any(here.iterdir()), flags=kept)
+        return ComfyUI(folder, present=False, empty=not any(here.iterdir()), flags=own)
     version = re.search(r'__version__ = "([^"]+)"', text(here / "comfyui_version.py"))
     return ComfyUI(
         folder,
         version=version[1] if version else "",
         commit=commit(here),
         requirements=tuple(text(here / "requirements.txt").splitlines()),
-        flags=kept,
+        flags=own,
         faults=faults(here),
+        faults_at=written_at(newest_log(here)),
         cuda_malloc=malloc_list(text(here / "cuda_malloc.py")),
     )
+
+
+def port(folder: str | None) -> Port:
+    """The port that this ComfyUI would be started on."""
+    usual = world().core[0].port
+    kept_one = kept(Path(folder)).flags.get("--port") if folder else None
+    number = int(kept_one.value) if kept_one and kept_one.value.isdecimal() else usual
+    usual_free = number == usual or not machine.port(usual).taken
+    return replace(machine.port(number), usual=usual_free)
 
 
 def text(path: Path) -> str:
@@ -214,18 +236,15 @@ def malloc_list(source: str) -> tuple[str, ...]:
     return tuple(re.findall(r'"([^"]+)"', names[1])) if names else ()
 
 
-def notes(folder: Path) -> dict[str, str]:
-    """Launch flags kept for this installation, each with its reason."""
-    try:
-        kept = json.loads(text(folder / ".comfy-doctor" / "flags.json") or "{}")
-    except ValueError:
-        return {}
-    return {str(flag): str(why) for flag, why in kept.items()} if isinstance(kept, dict) else {}
+def kept(folder: Path) -> flags.Kept:
+    """Launch flags and start scripts kept for this installation."""
+    return flags.read(text(folder / ".comfy-doctor" / flags.NAME))
 
 
 FAULT = re.compile(
     r"operation not supported|cudaMallocAsync|out of memory|no kernel image"
-    r"|invalid value encountered in cast|Allocation on device",
+    r"|invalid value encountered in cast|Allocation on device|attempting to bind on address"
+    r"|WinError 100(13|49)|could not bind on any address",
     re.IGNORECASE,
 )
 
@@ -233,13 +252,24 @@ FAULT = re.compile(
 WELL = re.compile(r"\bDevice: cuda")  # the line of a healthy start that names the allocator
 
 
-def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
-    """Lines of the last start that name a fault of the card. Reads at most `last` bytes."""
+def newest_log(folder: Path) -> Path | None:
+    """What the last start printed: under `launch`, or into ComfyUI's own log."""
     logs = (folder / ".comfy-doctor" / "launch.log", folder / "user" / "comfyui.log")
     there = [log for log in logs if log.is_file()]
-    if not there:
+    return max(there, key=lambda log: log.stat().st_mtime, default=None)
+
+
+def written_at(log: Path | None) -> str:
+    if log is None:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.stat().st_mtime))
+
+
+def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
+    """Lines of the last start that name a fault of the card. Reads at most `last` bytes."""
+    newest = newest_log(folder)
+    if newest is None:
         return ()
-    newest = max(there, key=lambda log: log.stat().st_mtime)
     with newest.open("rb") as file:
         file.seek(max(0, newest.stat().st_size - last))
         lines = file.read().decode(errors="replace").splitlines()
@@ -267,7 +297,7 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
         comfyui=comfyui(target.comfyui),
         folder=contents.folder(target.comfyui),
         disks=machine.disks({"installation": place, "temp": Path(tempfile.gettempdir())}),
-        port=machine.port(8188),
+        port=port(target.comfyui),
         environment=machine.environment(),
         maker=maker(),
         network=NOT_ASKED,

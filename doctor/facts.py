@@ -137,6 +137,17 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """A launch flag that is kept for an installation."""
+
+    why: str  # the finding it is kept against; or its owner's own words
+    value: str = ""  # what stands behind it: the 1.0 of --reserve-vram 1.0
+    because: tuple[str, ...] = ()  # the facts of that day
+    when: str = ""  # ISO 8601, UTC
+    where: dict[str, str] = field(default_factory=dict)  # card, driver and torch of that day
+
+
+@dataclass(frozen=True)
 class ComfyUI:
     """The checkout. `present` is false for a folder that holds none (yet)."""
 
@@ -146,8 +157,9 @@ class ComfyUI:
     version: str = ""  # "0.3.64"
     commit: str = ""
     requirements: tuple[str, ...] = ()  # lines of requirements.txt, verbatim
-    flags: dict[str, str] = field(default_factory=dict)  # kept launch flags -> reason
+    flags: dict[str, Flag] = field(default_factory=dict)  # launch flags kept for it
     faults: tuple[str, ...] = ()  # lines of its last start that name a fault
+    faults_at: str = ""  # when the log they stand in was last written; ISO 8601, UTC
     cuda_malloc: tuple[str, ...] = ()  # card names on ComfyUI's own list, from cuda_malloc.py
 
 
@@ -198,6 +210,8 @@ class Port:
     number: int
     taken: bool
     by: str = ""  # "python main.py (pid 4711)", "" where the system does not tell
+    free: int = 0  # the next port that is not taken; looked for only where this one is
+    usual: bool = True  # is ComfyUI's own port (8188) to be had, where another one is kept
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from doctor import snapshot
 from doctor.facts import Refusal, build
 from doctor.plan import Treatment
 from doctor.receipts import Journal, Receipt
-from doctor.step import Packages, Restore, Step, StepFailed
+from doctor.step import Packages, PutBack, Restore, Step, StepFailed
 
 UNDOABLE = 5  # treatments that can be undone; older snapshots are removed
 KINDS = {kind.__name__: kind for kind in get_args(Step)}
@@ -101,7 +101,7 @@ def refuse_elsewhere(journal: Journal, receipt: Receipt) -> None:
 
 
 def needs_snapshot(journal: Journal, receipt: str) -> bool:
-    return any(isinstance(step, Restore) for step in inverses(journal, receipt))
+    return any(isinstance(step, Restore | PutBack) for step in inverses(journal, receipt))
 
 
 def inverses(journal: Journal, receipt: str) -> list[Step]:

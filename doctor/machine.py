@@ -177,7 +177,22 @@ def port(number: int) -> Port:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         taken = probe.connect_ex(("127.0.0.1", number)) == 0
-    return Port(number, taken, listener(number) if taken else "")
+    if not taken:
+        return Port(number, False)
+    return Port(number, True, listener(number), free=next(free_after(number), 0))
+
+
+def free_after(number: int, most: int = 100) -> Iterator[int]:
+    """Ports above this one that can be bound."""
+    for above in range(number + 1, min(number + 1 + most, 65536)):
+        with socket.socket() as probe:
+            if os.name == "posix":  # as a server does; elsewhere this would share a taken port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", above))
+            except OSError:
+                continue
+            yield above
 
 
 def listener(number: int) -> str:

@@ -141,6 +141,24 @@ class CudaMalloc(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FlagCure(Row):
+    """A launch flag against a finding; of several, the one that costs least stands first."""
+
+    finding: str
+    flag: str
+    value: str = ""
+    any_value: bool = False  # whatever its value: the owner's own will do
+    faults: tuple[str, ...] = ()  # what the finding is told by in ComfyUI's log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusive(Row):
+    """Flags of which main.py takes one at a time."""
+
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Precision(Row):
     rule: str
     names: tuple[str, ...]
@@ -250,6 +268,8 @@ class World:
     families: tuple[CudaFamily, ...] = ()
     cards: tuple[Card, ...] = ()
     cuda_malloc: tuple[CudaMalloc, ...] = ()
+    flag_cures: tuple[FlagCure, ...] = ()
+    exclusive: tuple[Exclusive, ...] = ()
     precision: tuple[Precision, ...] = ()
     numpy_abi: tuple[NumpyText, ...] = ()
     numpy_removed: tuple[NumpyText, ...] = ()
@@ -283,6 +303,8 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "families": ("cuda", "families", CudaFamily),
     "cards": ("gpus", "cards", Card),
     "cuda_malloc": ("gpus", "cuda_malloc", CudaMalloc),
+    "flag_cures": ("launch", "flag_cures", FlagCure),
+    "exclusive": ("launch", "exclusive", Exclusive),
     "precision": ("gpus", "precision", Precision),
     "numpy_abi": ("numpy", "abi", NumpyText),
     "numpy_removed": ("numpy", "removed", NumpyText),

@@ -113,6 +113,8 @@ def launching(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("--limit", type=float, default=600.0, metavar="S", help=late)
     never = "never restart it with a flag that cures a fault"
     launch.add_argument("--no-restart", action="store_true", help=never)
+    script = "write a start script that does the same, and follows the kept flags; starts nothing"
+    launch.add_argument("--script", nargs="?", const="", metavar="FILE", help=script)
 
 
 def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:

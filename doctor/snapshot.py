@@ -164,6 +164,14 @@ def write_whole(path: Path, data: object) -> None:
     os.replace(half, path)
 
 
+def flush(path: Path) -> None:
+    """On the disk, and not only on its way there, before anything is done that relies on it."""
+    if path.is_symlink():
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def held(kept: Path) -> tuple[Scope, Listing]:
     try:
         data = json.loads((kept / "listing.json").read_text(encoding="utf-8"))

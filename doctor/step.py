@@ -6,15 +6,18 @@ made here: it is moved.
 """
 
 import os
-import stat
+import shutil
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from doctor import child, installer, snapshot
-from doctor.facts import Refusal
+from doctor import child, flags, installer, snapshot, startscript
+from doctor.facts import Flag, Refusal
+from doctor.flags import Kept, Script
 from doctor.installer import Wheel
+from doctor.manifest import world
 
 Progress = Callable[[str], None]
 
@@ -34,16 +37,13 @@ class Write:
     mode: int = 0o644
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
-        path = Path(self.path)
-        if not path.exists():
-            return Remove(self.path)
-        return Write(self.path, path.read_text(encoding="utf-8"), stat.S_IMODE(path.stat().st_mode))
+        return held((self.path,), kept)
 
     def do(self, progress: Progress) -> None:
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f".{path.name}.part")
-        half.write_text(self.text, encoding="utf-8")
+        half.write_text(self.text, encoding="utf-8", newline="")
         half.chmod(self.mode)
         os.replace(half, path)
 
@@ -51,20 +51,84 @@ class Write:
         return f"write {self.path}"
 
 
-@dataclass(frozen=True)
-class Remove:
-    """A file that a Write made."""
+def held(paths: tuple[str, ...], kept: Path) -> "PutBack":
+    """Copies of these files, of a link the link itself; where nothing is, nothing."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths):
+        if os.path.lexists(path):
+            shutil.copy2(path, kept / str(number), follow_symlinks=False)
+            snapshot.flush(kept / str(number))
+    return PutBack(paths, str(kept))
 
-    path: str
+
+@dataclass(frozen=True)
+class PutBack:
+    """The way back of Write: the files as they were, byte for byte, or none where none was."""
+
+    paths: tuple[str, ...]
+    kept: str
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
-        return Write(self.path, Path(self.path).read_text(encoding="utf-8"))
+        return held(self.paths, kept)
 
     def do(self, progress: Progress) -> None:
-        Path(self.path).unlink(missing_ok=True)
+        for number, path in enumerate(map(Path, self.paths)):
+            copy, half = Path(self.kept, str(number)), path.with_name(f".{path.name}.back")
+            if not os.path.lexists(copy):
+                path.unlink(missing_ok=True)
+                continue
+            half.unlink(missing_ok=True)
+            shutil.copy2(copy, half, follow_symlinks=False)
+            os.replace(half, path)
 
     def __str__(self) -> str:
-        return f"remove {self.path}"
+        return f"put back {', '.join(self.paths)}"
+
+
+@dataclass(frozen=True)
+class KeepFlags:
+    """Launch flags of one installation kept or withdrawn; its start scripts follow."""
+
+    home: str  # the doctor's own folder in that of ComfyUI
+    keep: dict[str, Flag] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    scripts: dict[str, Script] = field(default_factory=dict)  # to be written from now on
+
+    def now(self) -> Kept:
+        try:
+            return flags.read(Path(self.home, flags.NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return Kept()
+
+    def then(self) -> Kept:
+        was = self.now()
+        left = {flag: kept for flag, kept in was.flags.items() if flag not in self.drop}
+        today = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        new = {flag: replace(kept, when=kept.when or today) for flag, kept in self.keep.items()}
+        return Kept({**left, **new}, {**was.scripts, **self.scripts})
+
+    def inverse(self, kept: Path, progress: Progress) -> "Step":
+        scripts = (str(path) for path in map(self.place, self.then().scripts))
+        return held((str(Path(self.home, flags.NAME)), *scripts), kept)
+
+    def place(self, script: str) -> Path:
+        """Where a script lies: named by a path, or by its name beside main.py."""
+        return Path(self.home).parent / script
+
+    def do(self, progress: Progress) -> None:
+        will = self.then()
+        for name, script in will.scripts.items():
+            beside = flags.applied(will.flags, script.given, world())
+            path, folder = str(self.place(name)), str(Path(self.home).parent)
+            said = startscript.text(path, folder, script.command, beside, script.given)
+            if name in self.scripts or os.path.exists(path):  # one thrown away stays away
+                Write(path, said, 0o755).do(progress)
+        Write(str(Path(self.home, flags.NAME)), flags.written(will)).do(progress)
+
+    def __str__(self) -> str:
+        words = [f"start with {' '.join(flags.words({f: k}))}" for f, k in self.keep.items()]
+        words += [f"no longer start with {flag}" for flag in self.drop]
+        return "; ".join([*words, *(f"write {name}" for name in self.scripts)])
 
 
 @dataclass(frozen=True)
@@ -233,4 +297,4 @@ class Restore:
         return f"bring back the packages of {self.kept}"
 
 
-Step = Write | Remove | Move | Place | TakeOut | MakeVenv | Packages | Restore
+Step = Write | PutBack | KeepFlags | Move | Place | TakeOut | MakeVenv | Packages | Restore

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
-        manifest facts finding words advise check choice checks diagnose
+        manifest facts finding words advise check choice flags startscript checks diagnose
         logfile traceback hints symptoms startup listen
         probe locate machine contents examine
         mirrors tree entry archive source git download reach remember errand race proof naming

@@ -43,7 +43,8 @@ VENDORS = {"cu": "nvidia", "rocm": "amd", "xpu": "intel"}
 
 def on_cpu(facts: Facts) -> bool:
     """Does the owner start ComfyUI on the CPU on purpose?"""
-    return facts.comfyui is not None and "--cpu" in facts.comfyui.flags
+    kept = facts.comfyui.flags.get("--cpu") if facts.comfyui is not None else None
+    return kept is not None and kept.why != "cpu-flag-needed"  # that one was for want of a card
 
 
 @check("torch-missing")

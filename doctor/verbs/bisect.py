@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from doctor import packs
-from doctor.examine import notes
+from doctor import flags, packs
+from doctor.examine import kept
+from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.screen import Screen
 from doctor.verbs.node import Visit, visited
@@ -51,7 +52,7 @@ class Starts:
     def start(self, names: Sequence[str]) -> str:
         target, folder = self.visit.facts.target, self.visit.comfyui
         words = [str(target.python), *target.flags, "main.py", TEST, NONE]
-        words += notes(Path(folder))
+        words += flags.words(flags.applied(kept(Path(folder)).flags, words, world()))
         words += [BUT, *names] if names else []
         try:
             run = subprocess.run(

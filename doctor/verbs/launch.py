@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from doctor import launched, locate, machine
-from doctor.examine import notes
+from doctor import examine, flags, launched, locate, machine
 from doctor.facts import Target
 from doctor.launch import Command, command
 from doctor.launched import Launched
 from doctor.listen import Listening
+from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.receipts import open_home
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, home, target
 from doctor.verbs.patient import command as patient_command
+from doctor.verbs.startscript import write_script
 from doctor.verbs.watch import Watch, tell_port
 from doctor.words import say
 
@@ -26,12 +27,14 @@ from doctor.words import say
 def launch(args: Args, screen: Screen) -> int:
     """Start it and stay until it ends (0: as it was asked to, 1: on its own, with an error)."""
     patient = startable(args)
-    folder = Path(str(patient.comfyui))
-    kept = {flag: why for flag, why in notes(folder).items() if flag not in args.args}
-    what = command(patient, tuple(kept), tuple(args.args))
+    if args.script is not None:
+        return write_script(args, screen, patient)
+    there = examine.kept(Path(str(patient.comfyui)))
+    kept = flags.applied(there.flags, args.args, world())
+    what = command(patient, flags.words(kept), args.args)
     screen.say("launching", command=" ".join(what.words))
-    for flag, why in kept.items():
-        screen.say("kept-flag", flag=flag, why=why)
+    for flag, row in kept.items():
+        screen.say("kept-flag", flag=" ".join(flags.words({flag: row})), why=row.why)
     screen.lines(exposure(what.listening, screen.lang))
     if args.dry_run:
         return 0

