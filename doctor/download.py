@@ -5,6 +5,7 @@ REQUESTS_CA_BUNDLE); passwords of a .netrc are not sent, since the host may be a
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import IncompleteRead
 from pathlib import Path
 from time import monotonic
@@ -29,6 +30,7 @@ CHUNK = 1 << 14
 TRIES = 5
 HOPS = 10
 AGENT = {"User-Agent": "comfy-doctor", "Accept-Encoding": "identity"}
+MEANT_FOR_ALL = (*AGENT, "Accept", "Range", "If-Range")  # and nothing else follows a redirect
 Progress = Callable[[int, int], None]  # bytes here, bytes in all (0: not told)
 T = TypeVar("T")
 
@@ -45,6 +47,7 @@ class Transfer:
     limit: int
     until: float
     stop: threading.Event
+    headers: Mapping[str, str] = field(default_factory=dict)  # what this one host wants to hear
     validator: str = ""  # the ETag or date of what is in the .part; only then is it resumed
 
     def here(self) -> int:
@@ -70,6 +73,7 @@ def download(
     limit: int = 16 << 30,
     offline: bool = False,
     stop: threading.Event | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Bring one file (http, https, file: or a path) to `into`, whole, or raise Unreachable.
 
@@ -80,7 +84,7 @@ def download(
     into.parent.mkdir(parents=True, exist_ok=True)
     quiet = progress or (lambda here, total: None)
     stop, until = stop or threading.Event(), monotonic() + timeout
-    transfer = Transfer(url, part, sha256.lower(), quiet, stall, limit, until, stop)
+    transfer = Transfer(url, part, sha256.lower(), quiet, stall, limit, until, stop, headers or {})
     if local := local_path(url):
         copy(local, transfer)
     elif offline:
@@ -129,7 +133,7 @@ def worth_another(transfer: Transfer, broken: Unreachable, before: int) -> bool:
 def stream(transfer: Transfer) -> None:
     """One answer of the server, into the .part: appended where it continues, else from zero."""
     here = transfer.here()
-    headers = dict(AGENT)
+    headers = {**AGENT, **transfer.headers}
     if here:
         headers["Range"] = f"bytes={here}-"
     if here and transfer.validator:
@@ -218,6 +222,8 @@ def follow(
             raise Unreachable("redirect", asked, f"it leads away from TLS, to {redacted(target)}")
         if loopback(target) and not loopback(url):
             raise Unreachable("redirect", asked, "it leads to this machine itself")
+        if urlsplit(url).netloc != urlsplit(target).netloc:
+            headers = {name: value for name, value in headers.items() if name in MEANT_FOR_ALL}
         url = target
     raise Unreachable("redirect", asked, f"it leads on more than {HOPS} times")
 
@@ -248,16 +254,46 @@ def read(url: str, *, timeout: float = 20.0, limit: int = 8 << 20, accept: str =
     """A small answer, whole, or Unreachable."""
 
     def ask() -> bytes:
-        headers, data = {**AGENT, "Accept": accept}, b""
+        headers = {**AGENT, "Accept": accept}
         with requests.Session() as session, follow(session, url, headers, timeout) as answer:
             refuse_status(answer, url)
-            for chunk in chunks(answer, url):
-                data += chunk
-                if len(data) > limit:
-                    raise Unreachable("size", url, f"it answered more than {limit} bytes")
-        return data
+            return whole(answer, url, limit)
 
     return within(timeout, url, ask)
+
+
+def ask_json(
+    url: str, question: object, kind: str, *, timeout: float = 20.0, limit: int = 8 << 20
+) -> bytes:
+    """The answer to a small question that is itself JSON of this media type, or Unreachable."""
+
+    def ask() -> bytes:
+        headers = {**AGENT, "Accept": kind, "Content-Type": kind}
+        try:
+            with requests.post(
+                url,
+                data=json.dumps(question),
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=timeout,
+                auth=lambda request: request,
+            ) as answer:
+                refuse_status(answer, url)
+                return whole(answer, url, limit)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise unreachable(error, url) from error
+
+    return within(timeout, url, ask)
+
+
+def whole(answer: requests.Response, url: str, limit: int) -> bytes:
+    data = b""
+    for chunk in chunks(answer, url):
+        data += chunk
+        if len(data) > limit:
+            raise Unreachable("size", url, f"it answered more than {limit} bytes")
+    return data
 
 
 def peek(url: str, seconds: float) -> None:

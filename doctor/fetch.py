@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic
 
-from doctor import archive, git, proof
+from doctor import archive, git, lfs, proof
 from doctor.archive import Refused
 from doctor.download import download, peek
 from doctor.errand import Attempt, Errand, Named, NotObtained, Patience, Say, git_until, remove
@@ -120,7 +120,9 @@ def brought(errand: Errand) -> Arrived:
     if errand.source.kind == ARCHIVE:
         return settled(errand, loose_archives(errand))
     named = name_commit(errand)
-    return settled(errand, arrivals(errand, named))
+    arrived = settled(errand, arrivals(errand, named))
+    lfs.fill(errand, arrived.path)
+    return arrived
 
 
 def settled(errand: Errand, found: Arrivals) -> Arrived:

@@ -9,8 +9,9 @@ from doctor import git
 from doctor.examine import text
 from doctor.mirrors import Unreachable
 from doctor.packs import Note, Pack
-from doctor.tree import GITLINK, Listing, blob, blob_of, files, mode_of
+from doctor.tree import GITLINK, Listing, blob, blob_of, files, mode_of, pointer_of
 
+LONGEST = 64 << 20  # bytes of a text whose line ends are asked about
 OURS = (".tracking",)  # what installing adds to a pack's own files
 
 
@@ -78,10 +79,14 @@ def compared(folder: Path, claimed: Listing) -> Integrity:
 
 
 def same(path: Path, mode: int, id: str) -> bool:
-    """By its bytes; Windows' line ends, which git itself may have written, count as the same."""
+    """By its bytes; Windows' line ends, which git itself may have written, count as the same, and
+    so does what the commit's pointer of git-lfs stands for."""
     if blob_of(path, mode) == id:
         return os.name == "nt" or mode_of(path) == mode
-    return not path.is_symlink() and blob(path.read_bytes().replace(b"\r\n", b"\n")) == id
+    if path.is_symlink():
+        return False
+    text = path.read_bytes() if path.stat().st_size < LONGEST else b""
+    return blob(text.replace(b"\r\n", b"\n")) == id or pointer_of(path) == id
 
 
 def by_names(folder: Path) -> Integrity:

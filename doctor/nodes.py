@@ -23,7 +23,7 @@ from doctor.mirrors import Unreachable, private
 from doctor.packs import Note, Pack
 from doctor.plan import Plan, Treatment
 from doctor.receipts import Journal
-from doctor.source import ARCHIVE, PACKED
+from doctor.source import ARCHIVE, PACKED, SSH
 from doctor.step import Move, Packages, Step, Write
 
 
@@ -91,6 +91,7 @@ class Errands:
         """Fetched, named, marked as Manager marks it, and looked over. Raises Refusal."""
         if asked.source:
             arrived = self.obtain(asked.source)
+            keep_remote(asked, arrived)
             return self.looked_over(asked, arrived, noted(asked, arrived))
         return self.from_registry(asked)
 
@@ -128,6 +129,14 @@ class Errands:
     def looked_over(self, asked: Want, arrived: fetch.Arrived, note: Note) -> Coming:
         found = suspicion.found(arrived.path, note.name, note.url, self.facts)
         return Coming(asked, arrived.path, note, found)
+
+
+def keep_remote(asked: Want, arrived: fetch.Arrived) -> None:
+    """A clone that was made over SSH goes on naming SSH: its owner pushes there."""
+    config, old = arrived.path / ".git" / "config", asked.replaces.url if asked.replaces else ""
+    if SSH.fullmatch(old) and config.is_file():
+        said = config.read_text(encoding="utf-8")
+        config.write_text(said.replace(f"url = {arrived.url}\n", f"url = {old}\n"), "utf-8")
 
 
 class NoRegistry(Refusal):

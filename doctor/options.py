@@ -75,7 +75,8 @@ def parser() -> Parser:
     setup.add_argument("--source", metavar="FROM", help=whence)
     unproven = "take an archive whose content nothing proves"
     setup.add_argument("--allow-unproven", action="store_true", help=unproven)
-    setup.add_argument("--start", action="store_true", help="start it once, as a test")
+    once = "do not start it once at the end, as a test without a server"
+    setup.add_argument("--no-start", action="store_true", help=once)
     node(verbs, shared)
     launching(verb("launch", "Start ComfyUI with the flags kept for it, and watch it."))
     verb("status", "Does the ComfyUI that launch started answer? 0: it does.")

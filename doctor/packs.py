@@ -218,10 +218,14 @@ class LastStart:
 
 
 def last_starts(comfyui: str) -> dict[str, LastStart]:
-    """By folder, from the newest log (the doctor's own, or ComfyUI's)."""
-    logs = (Path(comfyui, ".comfy-doctor/launch.log"), Path(comfyui, "user/comfyui.log"))
-    there = [log for log in logs if log.is_file()]
-    said = text(max(there, key=lambda log: log.stat().st_mtime)) if there else ""
+    """By folder, from the newest log: the doctor's own, or ComfyUI-Manager's of some port."""
+    logs = (Path(comfyui, ".comfy-doctor/launch.log"), *Path(comfyui, "user").glob("comfyui*.log"))
+    there = [log for log in logs if log.is_file() and ".prev" not in log.name]
+    return starts(text(max(there, key=lambda log: log.stat().st_mtime))) if there else {}
+
+
+def starts(said: str) -> dict[str, LastStart]:
+    """How each pack fared, from what ComfyUI said at its start; a later start in it wins."""
     return {
         re.split(r"[/\\]", path)[-1]: LastStart(float(seconds), bool(failed), why_not(said, path))
         for seconds, failed, path in IMPORT_TIME.findall(said)

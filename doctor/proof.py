@@ -15,7 +15,7 @@ from doctor.download import read
 from doctor.errand import Errand, Named, git_until, remove
 from doctor.mirrors import Route, Unreachable, api, private
 from doctor.race import Way, raced
-from doctor.tree import Listing, differences, listing, tree_hash
+from doctor.tree import Listing, as_committed, differences, listing, tree_of
 
 Claim = tuple[str, Listing]  # the id of a tree, and its files; "" where nobody told
 SHOWN = 8  # files that an archive and its commit do not agree about, named in one line
@@ -26,9 +26,10 @@ def doubt(claimed: Claim, found: Unpacked) -> str:
     tree, files = claimed
     if not tree:
         return "no route gave the commit to compare it with"
-    if tree_hash(found.path, found.modes) == tree:
+    there = as_committed(found.path, listing(found.path, found.modes), files)
+    if tree_of(there) == tree:
         return ""
-    lines = list(differences(files, listing(found.path, found.modes))) if files else []
+    lines = list(differences(files, there)) if files else []
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     told = "; ".join(lines[:SHOWN]) or "its files are not those of the commit"
     return f"{told}{more} (export-ignore, export-subst, LFS, or somebody changed it)"

@@ -12,6 +12,8 @@ from doctor.mirrors import GITHUB, redacted
 REPOSITORY, ARCHIVE, FOLDER = "repository", "archive", "folder"
 PACKED = re.compile(r"(?i)\.(zip|tar|tgz|tar\.gz)$")
 REF = re.compile(r"(?!.*(\.\.|//|@\{|\.lock$|/$|\.$))[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
+# git's own short form and the long one: the page of a repository offers them beside https.
+SSH = re.compile(r"(?:ssh://(?:git@)?|git@)([\w.-]+)(?::\d+(?=/)|:|/)/?([^@]+?)(?:@(.+))?")
 PATH = re.compile(r"(/[A-Za-z0-9._~+%-]+)+/?")
 SHA256 = re.compile(r"sha256=([0-9a-fA-F]{64})")
 # What a browser shows of a repository on GitHub, and what its buttons download.
@@ -54,11 +56,17 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> "Source":
-        """https://HOST/OWNER/NAME[.git][@REF], an archive (address or file), or a folder."""
+        """https://HOST/OWNER/NAME[.git][@REF], an archive (address or file), or a folder.
+
+        git@HOST:OWNER/NAME is asked for over https, which every host of git speaks, too.
+        """
         text = text.strip()
         refuse_odd(text)
         if re.match(r"(?i)(git\+)?https?://", text):
             return from_address(text.removeprefix("git+"))
+        if over_ssh := SSH.fullmatch(text):
+            host, path, ref = over_ssh.groups()
+            return repository(text, f"https://{host.lower()}", f"/{path}", ref or "")
         local = local_path(text)
         if not local or re.match(r"[\w.-]+@[\w.-]+:", text):
             raise BadSource(text, "is not https", "Write https://HOST/OWNER/NAME.")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 FILE, PROGRAM, LINK, FOLDER, GITLINK = 0o100644, 0o100755, 0o120000, 0o040000, 0o160000
 CHUNK = 1 << 20
+POINTER_MAX = 1024  # bytes; a pointer of git-lfs is shorter (docs/spec.md)
 
 Listing = Mapping[str, tuple[int, str]]  # "nodes/a.py" -> (mode, id of the blob)
 
@@ -37,6 +38,28 @@ def blob_of(path: Path, mode: int) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def pointer_of(path: Path) -> str:
+    """The id of the pointer that git-lfs would commit for a file (docs/spec.md of git-lfs)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    oid, size = digest.hexdigest(), path.stat().st_size
+    version = "version https://git-lfs.github.com/spec/v1"
+    return blob(f"{version}\noid sha256:{oid}\nsize {size}\n".encode())
+
+
+def as_committed(folder: Path, found: Listing, claimed: Listing) -> Listing:
+    """A listing in which content stands for its own pointer, where the commit has that pointer."""
+    other = {
+        name: (mode, pointer_of(folder / name))
+        for name, (mode, id) in found.items()
+        if mode in (FILE, PROGRAM) and claimed.get(name, (0, id))[1] != id
+    }
+    same = {name: entry for name, entry in other.items() if entry[1] == claimed[name][1]}
+    return {**found, **same}
 
 
 def mode_of(path: Path) -> int:

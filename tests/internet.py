@@ -86,13 +86,15 @@ class Visit(BaseHTTPRequestHandler):
 
 
 def kind_of(path: str, given: bytes) -> str:
-    """ask (which commits), transfer (git's objects), archive, api or file."""
+    """ask (which commits), transfer (git's objects), archive, api, lfs (where is it) or file."""
     if "/info/refs" in path or b"command=ls-refs" in given:
         return "ask"
     if path.endswith("/git-upload-pack"):
         return "claim" if b"filter blob:none" in given else "transfer"
     if path.startswith("/api/"):
         return "api"
+    if path.endswith("/info/lfs/objects/batch"):
+        return "lfs"
     return "archive" if "/archive/" in path else "file"
 
 
@@ -129,7 +131,21 @@ class Host:
             return packed(self.root, where)
         if kind == "api":
             return told(self.root, where.removeprefix("/api/v3/repos"), query)
+        if kind == "lfs":
+            return stored(self, visit.given)
         return file_of(self.root / where.lstrip("/"), dict(visit.headers))
+
+
+def stored(host: Host, given: bytes) -> Answer:
+    """git-lfs's batch API (docs/api/batch.md): objects lie below /lfs/ by their sha256."""
+    objects = []
+    for asked in json.loads(given)["objects"]:
+        if (host.root / "lfs" / asked["oid"]).is_file():
+            download = {"href": f"{host.url}/lfs/{asked['oid']}", "header": {"X-Key": "of LFS"}}
+            objects.append({**asked, "actions": {"download": download}})
+        else:
+            objects.append({**asked, "error": {"code": 404, "message": "no such object"}})
+    return Answer(200, {}, json.dumps({"transfer": "basic", "objects": objects}).encode())
 
 
 def repository(root: Path, path: str) -> tuple[Path, str]:

@@ -13,10 +13,10 @@ ORDER = {  # a module may import only what stands before it, in its own package
         manifest facts finding words advise check choice flags startscript checks diagnose
         logfile traceback hints symptoms startup listen
         probe locate machine contents examine
-        mirrors tree entry archive source git download reach remember errand race proof naming
+        mirrors tree entry archive source git download reach remember errand race lfs proof naming
         fetch network packs registry intact
         child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock
-        treat nodes
+        trial treat nodes
         api launch launched handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """

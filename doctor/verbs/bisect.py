@@ -1,22 +1,16 @@
 """node bisect: which pack breaks the start of ComfyUI, found by starting it, unattended."""
 
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from doctor import flags, packs
-from doctor.examine import kept
-from doctor.manifest import world
+from doctor import packs, trial
 from doctor.options import BadUsage
 from doctor.screen import Screen
+from doctor.trial import Trial
 from doctor.verbs.node import Visit, visited
 from doctor.verbs.patient import Args
 from doctor.words import say
-
-# Starts, imports everything and ends (comfy/cli_args.py); the other two leave packs out.
-TEST, NONE, BUT = "--quick-test-for-ci", "--disable-all-custom-nodes", "--whitelist-custom-nodes"
 
 
 @dataclass(frozen=True)
@@ -34,64 +28,78 @@ class Starts:
 
     visit: Visit
     limit: float
-    seen: dict[frozenset[str], str] = field(default_factory=dict)
+    seen: dict[frozenset[str], Trial] = field(default_factory=dict)
 
-    def error(self, names: Sequence[str]) -> str:
-        """The last line of a start that failed; "" of one that went well."""
+    def trial(self, names: Sequence[str]) -> Trial:
         key = frozenset(names)
         if key not in self.seen:
-            self.seen[key] = self.start(names)
-            result = say("bisect-bad" if self.seen[key] else "bisect-good", self.visit.screen.lang)
-            number, screen = len(self.seen), self.visit.screen
-            screen.say("bisect-try", number=number, count=len(names), result=result)
+            screen = self.visit.screen
+            screen.progress(say("bisect-starting", screen.lang, count=len(names)))
+            one = trial.start(self.visit.facts, self.limit, names)
+            self.seen[key] = one
+            result = say("bisect-bad" if one.error else "bisect-good", screen.lang)
+            number, seconds = len(self.seen), f"{one.seconds:.1f}"
+            screen.say(
+                "bisect-try", number=number, count=len(names), result=result, seconds=seconds
+            )
         return self.seen[key]
+
+    def error(self, names: Sequence[str]) -> str:
+        """Why a start failed; "" of one that went well."""
+        return self.trial(names).error
 
     def good(self, names: Sequence[str]) -> bool:
         return not self.error(names)
 
-    def start(self, names: Sequence[str]) -> str:
-        target, folder = self.visit.facts.target, self.visit.comfyui
-        words = [str(target.python), *target.flags, "main.py", TEST, NONE]
-        words += flags.words(flags.applied(kept(Path(folder)).flags, words, world()))
-        words += [BUT, *names] if names else []
-        try:
-            run = subprocess.run(
-                words, cwd=folder, capture_output=True, timeout=self.limit, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired:
-            return f"no end after {self.limit:.0f} s"
-        lines = (run.stdout + run.stderr).decode(errors="replace").strip().splitlines()
-        return (lines[-1] if lines else f"exit code {run.returncode}") if run.returncode else ""
-
-
-def start_once(args: Args, screen: Screen, limit: float = 300) -> str:
-    """The last line of a start with all enabled packs that failed; "" of one that went well."""
-    visit = visited(args, screen)
-    names = [p.name for p in packs.installed(visit.comfyui) if p.state == "enabled"]
-    return Starts(visit, limit).start(names)
-
 
 def bisect(args: Args, screen: Screen) -> int:
+    """node bisect: 1 where a pack, or ComfyUI itself, breaks the start, or is not imported."""
     visit = visited(args, screen)
     if visit.facts.target.python is None:
         raise BadUsage("bisect starts ComfyUI, and there is no interpreter: comfy-doctor fix")
     names = [p.name for p in packs.installed(visit.comfyui) if p.state == "enabled"]
+    if args.dry_run:
+        screen.say(
+            "bisect-would", count=len(names), most=most(len(names)), limit=f"{args.limit:.0f}"
+        )
+        screen.object({"schema": "comfy-doctor.node/1", "packs": names, "starts": 0})
+        return 0
     starts = Starts(visit, args.limit)
     core = starts.error([])
     found = [] if core else list(culprits(names, starts))
+    rest = [name for name in names if name not in {one.name for one in found}]
+    alone = {} if core else starts.trial(rest).not_imported
+    tell(screen, core, found, alone, len(names))
+    rows = [{"name": c.name, "with": list(c.others), "error": c.error} for c in found]
+    screen.object(
+        {
+            "schema": "comfy-doctor.node/1",
+            "culprits": rows,
+            "not_imported": alone,
+            "core": core,
+            "starts": len(starts.seen),
+        }
+    )
+    return 1 if found or alone or core else 0
+
+
+def most(count: int) -> int:
+    """Starts that one culprit among so many packs can take."""
+    return 4 + (count - 1).bit_length() if count else 1
+
+
+def tell(
+    screen: Screen, core: str, found: Sequence[Culprit], alone: Mapping[str, str], count: int
+) -> None:
     if core:
         screen.say("bisect-core", error=core)
     elif not found:
-        screen.say("bisect-none", count=len(names))
+        screen.say("bisect-none", count=count)
     for one in found:
         others = say("bisect-with", screen.lang, names=", ".join(one.others)) if one.others else ""
         screen.say("bisect-found", name=one.name, others=others, error=one.error)
-    rows = [{"name": c.name, "with": list(c.others), "error": c.error} for c in found]
-    count = len(starts.seen)
-    screen.object(
-        {"schema": "comfy-doctor.node/1", "culprits": rows, "core": core, "starts": count}
-    )
-    return 1 if found or core else 0
+    for name, error in alone.items():
+        screen.say("bisect-import", name=name, error=error or "?")
 
 
 def culprits(names: Sequence[str], starts: Starts) -> list[Culprit]:

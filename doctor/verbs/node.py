@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from doctor import fetch, intact, nodes, packs, registry, report, treat
+from doctor import fetch, intact, lfs, nodes, packs, registry, report, treat
 from doctor.facts import Facts, Refusal
 from doctor.finding import Diagnosis
 from doctor.mirrors import Unreachable
@@ -105,6 +105,8 @@ def update(args: Args, screen: Screen) -> int:
         recover(screen, book)
         sweep(visit, book)
         chosen = [pack for pack in which(visit, args.packs) if pack.state == "enabled"]
+        if not args.packs:
+            chosen = [pack for pack in chosen if not pinned(visit, pack)]
         found = at_once(chosen, lambda pack: newer(visit, pack))
         wants: list[Want] = []
         for pack, want in zip(chosen, found, strict=True):
@@ -128,6 +130,14 @@ def which(visit: Visit, words: Sequence[str]) -> list[Pack]:
             names = ", ".join(pack.name for pack in there) or "-"
             raise BadUsage(f"There is no pack {word}; there are: {names}")
     return list(dict.fromkeys(pack for found in chosen.values() for pack in found))
+
+
+def pinned(visit: Visit, pack: Pack) -> bool:
+    """Does it stand on a tag or a commit that somebody chose. Said; moved only when it is named."""
+    fixed = pack.kind == "git" and not pack.ref
+    if fixed:
+        visit.screen.say("node-pinned", name=pack.name, commit=pack.commit[:12])
+    return fixed
 
 
 def newer(visit: Visit, pack: Pack) -> Want | None:
@@ -247,6 +257,9 @@ def tell_arrival(visit: Visit, one: Coming) -> None:
     proof = "" if note.proven else say("unproven", screen.lang, why=note.why)
     what = note.commit[:12] or note.version or "-"
     screen.say("node-in", name=note.name, path=path, commit=what, route=note.route, proof=proof)
+    if left := lfs.pointers(path):
+        names = ", ".join(one.name for one in left[:5])
+        screen.say("node-lfs", name=note.name, count=len(left), names=names)
     if (path / "install.py").exists():
         if visit.args.run_install_scripts:
             run_script(visit, path)
@@ -320,6 +333,7 @@ def pack_json(visit: Visit, one: Coming, installed: bool) -> dict[str, Any]:
         "proven": one.note.proven,
         "why": one.note.why,
         "installed": installed,
+        "pointers": [p.name for p in lfs.pointers(path)] if installed else [],
         "findings": [report.finding_json(f, visit.screen.lang) for f in one.findings],
         "install_script": (path / "install.py").exists(),
     }

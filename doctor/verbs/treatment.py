@@ -4,15 +4,15 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from doctor import advise, journal, lock, report, treat
-from doctor.check import CHECKS
+from doctor import advise, journal, lock, report, treat, trial
+from doctor.check import CHECKS, subject
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis, Finding
 from doctor.fixes.torch import python_in
 from doctor.lock import Locked
 from doctor.options import BadUsage
 from doctor.plan import Plan, Treatment, prescribe
-from doctor.receipts import Journal, locked
+from doctor.receipts import Journal, locked, open_home
 from doctor.screen import Screen
 from doctor.source import Source
 from doctor.step import MakeVenv, Packages, Step
@@ -20,10 +20,18 @@ from doctor.verbs.patient import Args, home, look, opened, target, tell
 from doctor.words import say
 
 BIG = 500 << 20  # bytes of download that are named before anything else
+BEFORE_A_START = treat.HEALTH | {"comfyui"}  # subjects whose errors a start would only repeat
 ROUNDS = 5  # a cure can bring the next finding into view, but not without end
 
 
 def fix(args: Args, screen: Screen) -> int:
+    result = fixed(args, screen)
+    screen.object(result | {"schema": "comfy-doctor.fix/1"})
+    return 1 if result["left"] or result["rolled_back"] else 0
+
+
+def fixed(args: Args, screen: Screen) -> dict[str, Any]:
+    """Look, then treat or rebuild; what the answer of `fix` holds."""
     for id in args.ids:
         if id not in CHECKS:
             raise BadUsage(f"There is no finding {id}; `comfy-doctor list` names them all")
@@ -31,11 +39,8 @@ def fix(args: Args, screen: Screen) -> int:
     tell(facts, diagnosis, screen)
     with opened(args, facts.target) as book:
         if getattr(args, "from_lock", None):
-            result = rebuild(args, screen, book, facts, diagnosis)
-        else:
-            result = cure(args, screen, book, facts, diagnosis)
-    screen.object(result | {"schema": "comfy-doctor.fix/1"})
-    return 1 if result["left"] or result["rolled_back"] else 0
+            return rebuild(args, screen, book, facts, diagnosis)
+        return cure(args, screen, book, facts, diagnosis)
 
 
 def cure(
@@ -202,6 +207,7 @@ def history(args: Args, screen: Screen) -> int:
 
 
 def setup(args: Args, screen: Screen) -> int:
+    """An empty folder becomes an installation, which is then started once."""
     folder = Path(args.folder).expanduser()
     if args.source:
         Source.parse(args.source)  # refuses what is none, before anything is looked at
@@ -209,10 +215,14 @@ def setup(args: Args, screen: Screen) -> int:
     if not folder.exists() and not args.dry_run:
         folder.mkdir(parents=True)
     args.comfyui, args.ids = str(folder), []
-    code = fix(args, screen)
-    if code == 0 and args.start and not args.dry_run:
-        return started(args, screen)
-    return code
+    result = fixed(args, screen)
+    bad = bool(result["left"] or result["rolled_back"])
+    if args.no_start or args.dry_run:
+        result["start"] = {"tried": False, "error": "", "why": "as asked"}
+    else:
+        result["start"] = started(args, screen, result["left"])
+    screen.object(result | {"schema": "comfy-doctor.fix/1"})
+    return 1 if bad or result["start"]["error"] else 0
 
 
 def absolute(source: str) -> str:
@@ -220,10 +230,22 @@ def absolute(source: str) -> str:
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 
-def started(args: Args, screen: Screen) -> int:
-    """ComfyUI once, with everything imported and no server left behind."""
-    from doctor.verbs.bisect import start_once
-
-    error = start_once(args, screen)
-    screen.say("started-badly" if error else "started-well", error=error)
-    return 1 if error else 0
+def started(args: Args, screen: Screen, left: Sequence[str]) -> dict[str, Any]:
+    """ComfyUI once, with everything imported and no server left behind; its log is kept."""
+    if first := [id for id in left if subject(id) in BEFORE_A_START]:
+        screen.say("start-not-tried", ids=", ".join(first))
+        return {"tried": False, "error": "", "why": f"left: {', '.join(first)}"}
+    facts = look(args, screen, 1)[0]
+    screen.progress(say("starting", screen.lang))
+    one = trial.start(facts, heard=screen.progress)
+    log = home(facts.target) / "launch.log"
+    open_home(log.parent)
+    log.write_text(one.said, encoding="utf-8")
+    seconds = f"{one.seconds:.1f}"
+    if one.error:
+        screen.say("started-badly", error=one.error, command=f"comfy-doctor log {log}")
+    else:
+        screen.say("started-well", seconds=seconds, command=advise.doctor(facts, "launch"))
+    for name, error in one.not_imported.items():
+        screen.say("bisect-import", name=name, error=error or "?")
+    return {"tried": True, "error": one.error, "seconds": round(one.seconds, 1), "log": str(log)}

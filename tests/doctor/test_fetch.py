@@ -18,7 +18,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import psutil
 import pytest
 
-from doctor import remember
+from doctor import intact, lfs, remember, tree
 from doctor.fetch import Arrived, NotObtained, Patience, Route, Source, obtain
 from doctor.manifest import Mirror, World
 from doctor.tree import tree_hash
@@ -68,7 +68,9 @@ PACK = {
     "节点.py": "b = 2\n",
     "run.sh": "#!/bin/sh\n",
 }
-LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 9\n"
+HEAVY = b"the weights\n"
+OID = hashlib.sha256(HEAVY).hexdigest()
+LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize {len(HEAVY)}\n"
 
 
 @pytest.fixture(scope="session")
@@ -466,6 +468,56 @@ def bring(url: str, tmp_path: Path, world: World | None = None, **more: Any) -> 
     patience = more.pop("timeout", PATIENT)
     source, world = Source.parse(url), world or World()
     return obtain(source, tmp_path / "staging", world, environ=environ, timeout=patience, **more)
+
+
+@pytest.mark.parametrize("by", ["clone", "archive"])
+def test_what_lfs_keeps_elsewhere_comes_along_and_is_proved_by_its_pointer(
+    made: Made, hosts: Callable[..., Host], tmp_path: Path, by: str
+) -> None:
+    """The origin has lost it, the first mirror lies, the second has it."""
+    shelf = tmp_path / "mirror"
+    shutil.copytree(made.root / "o", shelf / "o")
+    (shelf / "lfs").mkdir()
+    (shelf / "lfs" / OID).write_bytes(HEAVY)
+    liar, good = hosts(shelf), hosts(shelf)
+    liar.faults["file"] = internet.bytes_instead(lambda data: data[::-1])
+    origin = hosts(made.root, **({"transfer": down} if by == "archive" else {}))
+    liar.faults["transfer"] = good.faults["transfer"] = down
+    said: list[str] = []
+    world = world_of(origin.url, [liar, good])
+    arrived = bring(f"{origin.url}/o/lfs", tmp_path, world, say=said.append)
+    assert (arrived.route.name, arrived.proven) == ("origin", True)
+    assert (arrived.path / "m.bin").read_bytes() == HEAVY
+    assert any("mirror 0" in line and "hash" in line for line in said), said
+    assert any(headers.get("x-key") == "of LFS" for headers in good.headers)
+    assert lfs.pointers(arrived.path) == []
+    claimed = {"m.bin": (tree.FILE, tree.blob(LFS.encode()))}
+    assert intact.compared(arrived.path, claimed).edited == ()
+    (arrived.path / "m.bin").write_bytes(b"other")
+    assert intact.compared(arrived.path, claimed).edited == ("m.bin",)
+
+
+def test_an_archive_that_holds_what_lfs_keeps_is_proved_by_the_pointers(
+    made: Made, hosts: Callable[..., Host], tmp_path: Path
+) -> None:
+    """GitHub can pack the content in the place of the pointers."""
+
+    def with_content(data: bytes, content: bytes = HEAVY) -> bytes:
+        packed = BytesIO()
+        with ZipFile(BytesIO(data)) as old, ZipFile(packed, "w", ZIP_DEFLATED) as new:
+            for info in old.infolist():
+                heavy = info.filename.endswith("m.bin")
+                new.writestr(info, content if heavy else old.read(info))
+        return packed.getvalue()
+
+    archive = internet.bytes_instead(with_content)
+    origin = hosts(made.root, transfer=down, archive=archive)
+    arrived = bring(f"{origin.url}/o/lfs", tmp_path)
+    assert (arrived.proven, (arrived.path / "m.bin").read_bytes()) == (True, HEAVY)
+    origin.faults["archive"] = internet.bytes_instead(lambda data: with_content(data, b"evil"))
+    with pytest.raises(NotObtained) as gone:
+        bring(f"{origin.url}/o/lfs", tmp_path)
+    assert "m.bin has other bytes" in gone.value.why
 
 
 def test_a_clone_by_a_mirror_remembers_the_origin_and_can_go_on(

@@ -1,5 +1,6 @@
 """Node packs in and out of small real installations: whole or not at all, and every way back."""
 
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from unittest import mock
 
 import pytest
 
+from doctor import fetch
 from doctor.cli import main
 from doctor.manifest import Mirror, world
 from tests import internet
@@ -346,6 +348,55 @@ def test_edits_are_not_replaced_unasked(comfyui, host, online):
     assert (comfyui / "custom_nodes/Pack/a.py").read_text() == "mine"
     assert node("update", comfyui, "--yes", "--discard-edits", **online)[0] == 0
     assert (comfyui / "custom_nodes/Pack/a.py").read_text() == "a = 2\n"
+
+
+def test_a_pack_cloned_over_ssh_is_updated_over_https_and_goes_on_naming_ssh(
+    comfyui, host, online, monkeypatch
+):
+    """Its origin answers over http here: what stands for https://HOST is this host."""
+    parse = fetch.Source.parse
+
+    def parsed(text):
+        return parse(text.replace("git@git.example:", f"{host.url}/"))
+
+    monkeypatch.setattr("doctor.fetch.Source.parse", parsed)
+    publish(host.root, "Pack", {"a.py": "1"})
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    pack = comfyui / "custom_nodes" / "Pack"
+    internet.git("remote", "set-url", "origin", "git@git.example:o/Pack", cwd=pack)
+    commit = publish(host.root, "Pack", {"a.py": "2"})
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, said["commit"], said["failed"]) == (0, commit, {})
+    assert internet.git("remote", "get-url", "origin", cwd=pack) == "git@git.example:o/Pack"
+
+
+def test_what_stands_on_a_tag_moves_only_when_it_is_named(comfyui, host, online):
+    first = publish(host.root, "Pack", {"a.py": "1"})
+    install(comfyui, f"{host.url}/o/Pack@{first}", **online)
+    second = publish(host.root, "Pack", {"a.py": "2"})
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, said["receipts"], rows(comfyui)["Pack"]["commit"]) == (0, [], first)
+    code, said = node("update", comfyui, "Pack", "--yes", **online)
+    assert (code, rows(comfyui)["Pack"]["commit"]) == (0, second)
+
+
+def test_a_pack_of_pointers_is_told_and_one_with_content_can_be_updated(comfyui, host, online):
+    heavy = b"weights"
+    oid = hashlib.sha256(heavy).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(heavy)}\n"
+    publish(host.root, "Pack", {"m.bin": pointer})
+    code, said = install(comfyui, f"{host.url}/o/Pack", **online)
+    assert (code, said["pointers"], said["proven"]) == (0, ["m.bin"], True)
+    pack = comfyui / "custom_nodes" / "Pack"
+    (host.root / "lfs").mkdir()
+    (host.root / "lfs" / oid).write_bytes(heavy)
+    publish(host.root, "Pack", {"a.py": "2"})
+    code, said = node("update", comfyui, "--yes", **online)
+    assert (code, said["pointers"], (pack / "m.bin").read_bytes()) == (0, [], heavy)
+    assert node("verify", comfyui)[1]["packs"][0]["state"] == "intact"
+    publish(host.root, "Pack", {"a.py": "3"})
+    assert node("update", comfyui, "--yes", **online)[0] == 0
+    assert (pack / "a.py").read_text() == "3"
 
 
 def test_the_registry_has_a_newer_version(comfyui, host, online):

@@ -6,9 +6,9 @@ import zipfile
 import pytest
 
 from tests.doctor.test_nodes import doctor, host, publish
-from tests.doctor.test_verbs import online, shop
+from tests.doctor.test_verbs import comfyui, online, shop
 
-__all__ = ["host", "online", "shop"]
+__all__ = ["comfyui", "host", "online", "shop"]
 CORE = {
     "main.py": "import sys\nsys.exit('--fail' in sys.argv)\n",
     "comfy/__init__.py": "",
@@ -83,3 +83,36 @@ def test_what_is_no_comfyui_is_taken_back(host, tmp_path, online):
 def test_a_source_that_is_none(tmp_path):
     code, said = set_up(tmp_path / "new", "nothing-there.zip")
     assert (code, "nothing-there.zip" in str(said["error"])) == (2, True)
+
+
+@pytest.mark.parametrize("fault", ["", "raise SystemExit('no such module')"])
+def test_what_was_set_up_is_started_once_and_its_log_kept(comfyui, fault, monkeypatch):
+    """The treatment itself would bring a real torch: its answer stands in for it."""
+    done = (
+        {"left": ["port-in-use"], "rolled_back": {}} if fault else {"left": [], "rolled_back": {}}
+    )
+    monkeypatch.setattr("doctor.verbs.treatment.fixed", lambda args, screen: dict(done))
+    (comfyui / "main.py").write_text(
+        "import sys\n"
+        f"{fault}\n"
+        "assert '--quick-test-for-ci' in sys.argv and '--cpu' in sys.argv\n"
+        "print('Import times for custom nodes:\\n   0.2 seconds: /x/custom_nodes/Pack')\n"
+    )
+    pack = comfyui / "custom_nodes" / "Pack"
+    pack.mkdir()
+    (pack / "__init__.py").touch()
+    code, out, err = doctor("setup", comfyui, "--yes", "--json", "--offline")
+    start = json.loads(out)["start"]
+    assert (start["tried"], start["error"]) == (True, "no such module" if fault else ""), err
+    assert code == (1 if fault else 0)
+    if not fault:
+        _, out, _ = doctor("node", "list", "--comfyui", comfyui, "--json")
+        assert json.loads(out)["packs"][0]["last_start"]["seconds"] == 0.2
+
+
+@pytest.mark.parametrize("more", [("--no-start",), ()])
+def test_no_start_where_it_is_not_wanted_or_would_only_fail(tmp_path, more):
+    code, out, _ = doctor("setup", tmp_path / "empty", "--json", "--offline", *more)
+    said = json.loads(out)
+    assert (code, said["start"]["tried"]) == (1, False)
+    assert ("comfyui-missing" in said["start"]["why"]) != bool(more)
