@@ -17,6 +17,7 @@ from typing import Any
 
 from doctor.examine import commit, text
 from doctor.mirrors import redacted
+from doctor.startup import NodeStart, Startup
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -205,34 +206,15 @@ def at_disabled(comfyui: str, pack: Pack) -> Path:
     return custom_nodes(comfyui) / DISABLED / name
 
 
-IMPORT_TIME = re.compile(r"^\s*([\d.]+) seconds( \(IMPORT FAILED\))?: (.+?)\s*$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class LastStart:
-    """How a pack fared when ComfyUI was last started."""
-
-    seconds: float
-    failed: bool
-    error: str = ""  # the last line of its traceback
-
-
-def last_starts(comfyui: str) -> dict[str, LastStart]:
+def last_starts(comfyui: str) -> dict[str, NodeStart]:
     """By folder, from the newest log: the doctor's own, or ComfyUI-Manager's of some port."""
     logs = (Path(comfyui, ".comfy-doctor/launch.log"), *Path(comfyui, "user").glob("comfyui*.log"))
     there = [log for log in logs if log.is_file() and ".prev" not in log.name]
     return starts(text(max(there, key=lambda log: log.stat().st_mtime))) if there else {}
 
 
-def starts(said: str) -> dict[str, LastStart]:
-    """How each pack fared, from what ComfyUI said at its start; a later start in it wins."""
-    return {
-        re.split(r"[/\\]", path)[-1]: LastStart(float(seconds), bool(failed), why_not(said, path))
-        for seconds, failed, path in IMPORT_TIME.findall(said)
-    }
-
-
-def why_not(said: str, path: str) -> str:
-    """The error behind "Cannot import PATH module for custom nodes:"."""
-    found = re.search(rf"Cannot import {re.escape(path)} module for custom nodes: (.*)", said)
-    return found[1].strip() if found else ""
+def starts(said: str) -> dict[str, NodeStart]:
+    """How each pack fared, from what ComfyUI said at its start."""
+    seen = Startup()
+    seen.feed(f"{said}\n".encode(), 0.0)
+    return seen.nodes

@@ -12,7 +12,7 @@ from time import monotonic
 from doctor import child, flags, packs
 from doctor.checks.launch import cpu_flag_needed
 from doctor.facts import Facts, NotKnown
-from doctor.packs import LastStart
+from doctor.startup import NodeStart
 
 TEST, NONE, BUT = "--quick-test-for-ci", "--disable-all-custom-nodes", "--whitelist-custom-nodes"
 CPU = "--cpu"
@@ -26,12 +26,12 @@ class Trial:
     error: str
     seconds: float
     said: str = ""
-    packs: Mapping[str, LastStart] = field(default_factory=dict)
+    packs: Mapping[str, NodeStart] = field(default_factory=dict)
 
     @property
     def not_imported(self) -> dict[str, str]:
         """Packs that ComfyUI went on without, and the last line of each one's traceback."""
-        return {name: one.error for name, one in self.packs.items() if one.failed}
+        return {name: one.why for name, one in self.packs.items() if one.failed}
 
 
 def start(

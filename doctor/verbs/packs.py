@@ -10,6 +10,7 @@ from doctor.options import BadUsage
 from doctor.packs import Pack
 from doctor.plan import Plan, Treatment
 from doctor.screen import Screen
+from doctor.startup import NodeStart
 from doctor.verbs.node import Visit, visited, which
 from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import agreed, recover, tell_failures
@@ -26,16 +27,19 @@ def show(args: Args, screen: Screen) -> int:
         last = started.get(pack.name) if pack.state == "enabled" else None
         mark = "✗" if last and last.failed else " " if pack.state == "enabled" else "-"
         what = pack.commit[:12] or pack.version
-        told = f"{last.seconds:.1f} s {last.error}".rstrip() if last else ""
+        told = f"{last.seconds:.1f} s {last.why}".rstrip() if last else ""
         state = say(f"node-{pack.state}", screen.lang)
         parts = (pack.name, state, pack.kind, what, pack.source, told)
         screen.lines([f"{mark} " + "  ".join(filter(None, parts))])
-    rows = [
-        {**asdict(pack), "last_start": asdict(started[pack.name]) if pack.name in started else None}
-        for pack in there
-    ]
+    rows = [{**asdict(pack), "last_start": fared(started.get(pack.name))} for pack in there]
     screen.object({"schema": "comfy-doctor.node/1", "packs": rows})
     return 0
+
+
+def fared(start: NodeStart | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
+    return {"seconds": start.seconds, "failed": start.failed, "error": start.why}
 
 
 def verify(args: Args, screen: Screen) -> int:
