@@ -236,7 +236,7 @@ def started(args: Args, screen: Screen, left: Sequence[str]) -> dict[str, Any]:
         screen.say("start-not-tried", ids=", ".join(first))
         return {"tried": False, "error": "", "why": f"left: {', '.join(first)}"}
     facts = look(args, screen, 1)[0]
-    screen.progress(say("starting", screen.lang))
+    screen.progress(say("start-once", screen.lang))
     one = trial.start(facts, heard=screen.progress)
     log = home(facts.target) / "launch.log"
     open_home(log.parent)
