@@ -1,28 +1,29 @@
 """Contents: what lies in a ComfyUI folder besides its code: nodes, models, paths, stray files.
 
-Only names, sizes and the first bytes are read, within a time that level 1 can afford; what was
-not reached is counted.
+Only names, sizes and the first bytes are read, within a time that level 1 can afford.
 """
 
 import os
 import re
-import time
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from doctor.facts import Folder, ModelFile, Node
+from doctor.facts import Folder, Node
+from doctor.keeping import clones, database, foreign, held
+from doctor.manifest import read
+from doctor.modelfiles import models
 
-SECONDS = 0.5  # for all models together
-HEADERS = 32 << 20  # bytes of safetensors headers read in all
-KINDS = frozenset(
-    {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".pkl"}
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".tar.gz")
+STRAY = (
+    sys.stdlib_module_names
+    | frozenset(  # ComfyUI imports them; no file of its own is so called
+        "torch numpy yaml safetensors aiohttp einops transformers PIL scipy tqdm psutil av requests"
+        " pydantic sqlalchemy alembic kornia torchvision torchaudio cv2 packaging filelock".split()
+    )
 )
-LAST = re.compile(rb'"data_offsets":\s*\[\d+,\s*(\d+)\]')
-STRAY = frozenset(  # modules that ComfyUI imports by these names, and no file of its own is called
-    "torch numpy yaml safetensors aiohttp einops transformers PIL scipy tqdm psutil av json typing"
-    " types random copy logging platform signal socket queue inspect io re time math string"
-    " tokenize token select email http html code secrets statistics".split()
-)
+LOST = re.compile(r"Cannot import (.+?) module for custom nodes: (.*)")
 WRITTEN = ("output", "input", "temp", "user", "custom_nodes", "models")
 SECTION = re.compile(r"^[\w.-]+\s*:\s*(?:#.*)?$")
 ENTRY = re.compile(r"^(\s+)[\w.-]+\s*:(.*)$")
@@ -33,29 +34,38 @@ def folder(comfyui: str | None) -> Folder | None:
         return None
     here = Path(comfyui)
     odd, looked, left = models(here / "models")
+    yaml = here / "extra_model_paths.yaml"
+    repositories = [here, *(Path(e.path) for e in entries(here / "custom_nodes") if e.is_dir())]
     return Folder(
-        nodes=tuple(nodes(here / "custom_nodes")),
+        nodes=tuple(nodes(here / "custom_nodes", lost(here))),
         models=looked,
         unseen=left,
         odd=odd,
-        extra_paths=extra_paths(here / "extra_model_paths.yaml"),
+        extra_paths=extra_paths(yaml),
+        absent=() if extra_paths(yaml) else tuple(absent(yaml)),
+        database=database(here / "user" / "comfyui.db"),
+        database_held=held(here / "user" / "comfyui.db"),
+        damaged=tuple(clones(repositories, here)),
+        foreign=foreign(repositories),
         shadows=tuple(sorted(shadows(here))),
         read_only=tuple(name for name in WRITTEN if locked(here / name)),
     )
 
 
-def nodes(place: Path) -> Iterator[Node]:
-    """The folders and files that ComfyUI would try to load."""
+def nodes(place: Path, failed: Mapping[str, str]) -> Iterator[Node]:
+    """The folders and files that ComfyUI would try to load, and archives left packed."""
     for entry in entries(place):
         if entry.name.startswith((".", "__")) or entry.name.endswith((".disabled", ".example")):
             continue
         if entry.is_dir():
-            yield pack(Path(entry.path))
+            yield pack(Path(entry.path), failed.get(entry.name, ""))
         elif entry.name.endswith(".py"):
-            yield Node(entry.name, loads=True)
+            yield Node(entry.name, loads=True, failed=failed.get(entry.name, ""))
+        elif entry.name.endswith(ARCHIVES):
+            yield Node(entry.name, loads=False, archive=True)
 
 
-def pack(here: Path) -> Node:
+def pack(here: Path, failed: str) -> Node:
     names = {entry.name: entry for entry in entries(here)}
     loads = "__init__.py" in names
     inner = ""
@@ -63,7 +73,44 @@ def pack(here: Path) -> Node:
         folders = (name for name, entry in sorted(names.items()) if entry.is_dir())
         inner = next((name for name in folders if (here / name / "__init__.py").exists()), "")
     requires = lines(here / "requirements.txt") if "requirements.txt" in names else ()
-    return Node(here.name, loads, inner, requires, empty=not names)
+    core = wanted_core(here / "pyproject.toml") if "pyproject.toml" in names else ""
+    return Node(here.name, loads, inner, requires, not names, core=core, failed=failed)
+
+
+def wanted_core(path: Path) -> str:
+    """`requires-comfyui` of [tool.comfy], docs.comfy.org/registry/specifications; "" where none."""
+    try:
+        core: Any = read(path)["tool"]["comfy"]["requires-comfyui"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return core if isinstance(core, str) else ""
+
+
+def lost(here: Path) -> dict[str, str]:
+    """Pack -> why the last start could not import it, where the pack is as it was then."""
+    log = last_start(here)
+    found = {}
+    for line in tail(log) if log else ():
+        said = LOST.search(line)
+        if said:
+            place = Path(said[1].replace("\\", "/")).name
+            path = here / "custom_nodes" / place
+            if path.exists() and log and path.stat().st_mtime <= log.stat().st_mtime:
+                found[place] = said[2].strip()[:300]
+    return found
+
+
+def last_start(here: Path) -> Path | None:
+    """The newest log that a start of this ComfyUI left."""
+    named = (here / ".comfy-doctor" / "launch.log", here / "user" / "comfyui.log")
+    there = [log for log in (*named, *(here / "user").glob("comfyui_*.log")) if log.is_file()]
+    return max(there, key=lambda log: log.stat().st_mtime, default=None)
+
+
+def tail(log: Path, last: int = 200_000) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - last))
+        return file.read().decode(errors="replace").splitlines()
 
 
 def lines(path: Path) -> tuple[str, ...]:
@@ -81,80 +128,6 @@ def entries(place: Path) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except OSError:
         return []
-
-
-def models(place: Path) -> tuple[tuple[ModelFile, ...], int, int]:
-    """The odd ones, how many were looked at, and how many the time did not allow."""
-    until, budget = time.monotonic() + SECONDS, HEADERS
-    odd: list[ModelFile] = []
-    looked = left = 0
-    for path, size in files(place):
-        if time.monotonic() > until:
-            left += 1
-            continue
-        looked += 1
-        kind, expected, cost = head(path, size, budget)
-        budget -= cost
-        if strange(path.suffix.lower(), kind, size, expected):
-            odd.append(ModelFile(path.relative_to(place).as_posix(), kind, size, expected))
-    return tuple(odd), looked, left
-
-
-def files(place: Path) -> Iterator[tuple[Path, int]]:
-    for root, _, names in os.walk(place):
-        for name in sorted(names):
-            path = Path(root, name)
-            if path.suffix.lower() in KINDS:
-                try:
-                    yield path, path.stat().st_size
-                except OSError:
-                    yield path, -1
-
-
-def head(path: Path, size: int, budget: int) -> tuple[str, int, int]:
-    """(what it is, bytes its header promises or 0, bytes read) by the first bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            first = file.read(64)
-            kind = kind_of(first, size)
-            length = int.from_bytes(first[:8], "little")
-            if kind != "safetensors" or length > min(budget, 100 << 20):
-                return kind, 0, 64
-            ends = LAST.findall(first[8:] + file.read(length - 56))
-    except OSError:
-        return "unreadable", 0, 0
-    return kind, 8 + length + max(map(int, ends), default=0), length
-
-
-def kind_of(first: bytes, size: int) -> str:
-    if size == 0:
-        return "empty"
-    start = first.lstrip()[:20].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "web page"
-    if first.startswith(b"version https://git-lfs"):
-        return "git-lfs pointer"
-    if first.startswith(b"PK"):
-        return "torch archive"
-    if first.startswith(b"GGUF"):
-        return "gguf"
-    if first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= size:
-        return "safetensors"
-    if first[8:9] == b"{":
-        return "cut safetensors"
-    return "pickle" if first[:1] == b"\x80" else "other"
-
-
-BROKEN = frozenset({"empty", "web page", "git-lfs pointer", "cut safetensors", "unreadable"})
-
-
-def strange(suffix: str, kind: str, size: int, expected: int) -> bool:
-    """Damaged, or not what its extension says."""
-    if kind in BROKEN or expected > size:
-        return True
-    if suffix in (".safetensors", ".sft"):
-        return kind != "safetensors"
-    return kind == "safetensors" or (suffix == ".gguf" and kind != "gguf")
 
 
 def extra_paths(path: Path) -> tuple[str, ...]:
@@ -198,6 +171,19 @@ def amiss(line: str, section: bool) -> str:
         return "a backslash within double quotes"
     open_quote = value[:1] in ("'", '"') and value.count(value[:1]) % 2
     return "a quote that does not close" if open_quote else ""
+
+
+def absent(path: Path) -> Iterator[str]:
+    """Folders that a readable extra_model_paths.yaml names as base_path, and that are not there."""
+    try:
+        whole = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for number, line in enumerate(whole, 1):
+        said = re.match(r"\s+base_path\s*:\s*(.+?)\s*(?:#.*)?$", line)
+        place = Path(said[1].strip("'\"")).expanduser() if said else None
+        if place is not None and not (path.parent / place).exists():
+            yield f"line {number}: base_path {place}"
 
 
 def shadows(here: Path) -> Iterator[str]:

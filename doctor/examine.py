@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doctor import contents, flags, machine
+from doctor import cards, contents, flags, machine
 from doctor.facts import (
     ComfyUI,
     Facts,
@@ -37,6 +37,7 @@ from doctor.manifest import read, world
 from manifests import FOLDER
 
 PROBE = Path(__file__).with_name("probe.py")
+PACKS = Path(__file__).with_name("probe_packs.py")
 Progress = Callable[[str], None]
 
 
@@ -59,10 +60,12 @@ class Heard:
         return {0xC0000005: "access violation"}.get(self.code, f"0x{self.code:08X}")
 
 
-def interview(target: Target, task: str, *modules: str, timeout: float) -> Heard:
+def interview(
+    target: Target, task: str, *modules: str, timeout: float, probe: Path = PROBE
+) -> Heard:
     """Let the patient's interpreter run the probe. A crash or a hang is an answer too."""
     mark = secrets.token_hex(8)  # tells our answers from what sitecustomize may print
-    words = [str(target.python), *target.flags, "-B", str(PROBE), mark, target.comfyui or "", task]
+    words = [str(target.python), *target.flags, "-B", str(probe), mark, target.comfyui or "", task]
     try:
         run = subprocess.run(
             [*words, *modules],
@@ -105,6 +108,16 @@ def is_python(path: str) -> bool:
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return os.path.islink(path) and not os.path.exists(path)  # a venv whose Python is gone
     return said.returncode != 0 or bool(re.match(r"Python \d", said.stdout + said.stderr))
+
+
+def packs(target: Target) -> Any:
+    """Node pack -> why this interpreter could not import it (dict[str, tuple[str, ...]])."""
+    if target.comfyui is None:
+        return {}
+    heard = interview(target, "packs", timeout=60, probe=PACKS)
+    if not heard.answers:
+        return Unknown(f"the node packs could not be read: {' '.join(heard.noise[-1:])}")
+    return {name: tuple(why) for name, why in heard.answers[0].items()}
 
 
 def candidates() -> list[str]:
@@ -198,7 +211,7 @@ def comfyui(folder: str | None) -> ComfyUI | None:
         requirements=tuple(text(here / "requirements.txt").splitlines()),
         flags=own,
         faults=faults(here),
-        faults_at=written_at(newest_log(here)),
+        faults_at=written_at(contents.last_start(here)),
         cuda_malloc=malloc_list(text(here / "cuda_malloc.py")),
     )
 
@@ -252,27 +265,16 @@ FAULT = re.compile(
 WELL = re.compile(r"\bDevice: cuda")  # the line of a healthy start that names the allocator
 
 
-def newest_log(folder: Path) -> Path | None:
-    """What the last start printed: under `launch`, or into ComfyUI's own log."""
-    logs = (folder / ".comfy-doctor" / "launch.log", folder / "user" / "comfyui.log")
-    there = [log for log in logs if log.is_file()]
-    return max(there, key=lambda log: log.stat().st_mtime, default=None)
-
-
 def written_at(log: Path | None) -> str:
     if log is None:
         return ""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.stat().st_mtime))
 
 
-def faults(folder: Path, last: int = 200_000) -> tuple[str, ...]:
-    """Lines of the last start that name a fault of the card. Reads at most `last` bytes."""
-    newest = newest_log(folder)
-    if newest is None:
-        return ()
-    with newest.open("rb") as file:
-        file.seek(max(0, newest.stat().st_size - last))
-        lines = file.read().decode(errors="replace").splitlines()
+def faults(folder: Path) -> tuple[str, ...]:
+    """Lines of the last start that name a fault of the card."""
+    log = contents.last_start(folder)
+    lines = contents.tail(log) if log else ()
     told = (line.strip() for line in lines if FAULT.search(line) and not WELL.search(line))
     return tuple(dict.fromkeys(told))[-8:]
 
@@ -293,10 +295,10 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
     return Facts(
         target=target,
         host=machine.host(),
-        gpus=machine.gpus(),
+        gpus=cards.gpus(),
         comfyui=comfyui(target.comfyui),
         folder=contents.folder(target.comfyui),
-        disks=machine.disks({"installation": place, "temp": Path(tempfile.gettempdir())}),
+        disks=machine.disks(places(place)),
         port=port(target.comfyui),
         environment=machine.environment(),
         maker=maker(),
@@ -306,20 +308,50 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
     )
 
 
+def places(home: Path) -> dict[str, Path]:
+    """Where things get written, each named once: what lies on the disk of the installation itself
+    says nothing more."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    wanted = {
+        "installation": home,
+        "temp": Path(tempfile.gettempdir()),
+        "cache": Path(os.environ.get("PIP_CACHE_DIR") or os.environ.get("HF_HOME") or caches),
+        "models": home / "models",
+        "output": home / "output",
+    }
+    own = device(home)
+    elsewhere = {what: path for what, path in wanted.items() if device(path) not in (own, 0)}
+    return {"installation": home, "temp": wanted["temp"], **elsewhere}
+
+
+def device(path: Path) -> int:
+    """The disk that a path, or what there is of it, lies on; 0 where none can be asked."""
+    for place in (path, *path.parents):
+        try:
+            return os.stat(place).st_dev
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return 0
+    return 0
+
+
 def patient(
     target: Target, said: Mapping[str, Any] | Unknown, level: int, progress: Progress
 ) -> dict[str, Any]:
     """The facts that only the patient's interpreter can give."""
     if isinstance(said, Unknown):
-        return dict.fromkeys(("python", "packages", "torch", "imports"), said)
+        return dict.fromkeys(("python", "packages", "torch", "imports", "packs"), said)
     own = {name: said[name] for name in Python.__dataclass_fields__}
     facts = {
         "python": build(Python, own),
         "packages": build(dict[str, Package], said["packages"]),
         "torch": build(Torch | None, said["torch"]),
         "imports": Unknown("imports are tried from level 2 on", skipped=True),
+        "packs": Unknown("node packs are read from level 2 on", skipped=True),
     }
     if level >= 2:
         there = [name for name in candidates() if name in said["modules"]]
         facts["imports"] = imports(target, there, progress) if there else {}
+        facts["packs"] = packs(target)
     return facts

@@ -75,6 +75,14 @@ class Host:
     cpus: int = UNASKED
     memory: int = UNASKED  # bytes
     memory_free: int = UNASKED  # bytes
+    swap: int = UNASKED  # bytes of swap, or of Windows' paging files
+    lacks: tuple[str, ...] = UNASKED  # instructions of usual wheels that the processor lacks
+    open_files: int = UNASKED  # how many files a process may open; 0 where nothing limits it
+    compiler: str = UNASKED  # a C compiler on the PATH, "" where there is none
+    git: str = UNASKED  # git on the PATH, "" where there is none
+    libcuda: tuple[str, ...] = UNASKED  # every libcuda.so.1 that the loader may find
+    astray: tuple[str, ...] = UNASKED  # "SSL_CERT_FILE=/x" where nothing lies at that path
+    log: tuple[str, ...] = UNASKED  # lines of the kernel's log about cards and killed programs
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,10 @@ class Python:
     path: tuple[str, ...] = UNASKED  # sys.path
     externally_managed: bool = UNASKED  # PEP 668
     pip: bool = UNASKED  # is pip importable
+    lacks: tuple[str, ...] = UNASKED  # parts of the standard library it was built without
+    headers: bool = UNASKED  # is Python.h there
+    encoding: str = UNASKED  # of what it prints: "utf-8"
+    paths: tuple[str, ...] = UNASKED  # "file.pth: folder" that leads into another environment
 
     @property
     def in_venv(self) -> bool:
@@ -104,6 +116,8 @@ class Package:
     build: str | None = None  # local tag its version.py names ("cpu", "cu130"); None: names none
     missing: tuple[str, ...] = ()  # files of its RECORD that are not there (looked at for few)
     requires: tuple[str, ...] = ()  # Requires-Dist, verbatim
+    record: bool = True  # has the list of its files, without which pip cannot remove it
+    again: tuple[str, ...] = ()  # "1.0 in FOLDER": the same name once more on sys.path
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,11 @@ class Gpu:
     driver: str = ""  # as the driver prints it: "560.94"
     capability: str = ""  # "8.9"; "" where the driver does not say
     memory: int = 0  # bytes
+    used: int = 0  # bytes of it that are taken now
+    ecc: int = 0  # errors of its memory that could not be corrected, so far
+    slowed: tuple[str, ...] = ()  # why it runs below its clock now, by its own word
+    lanes: int = 0  # of its PCIe link, now; 0 where the driver does not say
+    lanes_most: int = 0  # that the card itself has
 
 
 @dataclass(frozen=True)
@@ -172,6 +191,9 @@ class Node:
     inner: str = ""  # a folder in it that has one instead
     requires: tuple[str, ...] = ()  # lines of its requirements.txt
     empty: bool = False
+    archive: bool = False  # an archive that nobody unpacked
+    core: str = ""  # the ComfyUI that its pyproject.toml asks for: ">=0.3.40"
+    failed: str = ""  # why the last start could not import it, by ComfyUI's log
 
 
 @dataclass(frozen=True)
@@ -182,6 +204,7 @@ class ModelFile:
     kind: str  # by its first bytes: "web page", "git-lfs pointer", "safetensors", "pickle" ...
     size: int  # bytes
     expected: int = 0  # bytes its own header promises; 0 where it promises nothing
+    holds: str = ""  # by the names of its tensors: "LoRA", "VAE"; "" where it lies in its folder
 
 
 @dataclass(frozen=True)
@@ -195,6 +218,11 @@ class Folder:
     extra_paths: tuple[str, ...] = ()  # what is wrong with extra_model_paths.yaml
     shadows: tuple[str, ...] = ()  # files beside main.py that hide a module
     read_only: tuple[str, ...] = ()  # folders ComfyUI writes to, and may not
+    absent: tuple[str, ...] = ()  # folders that extra_model_paths.yaml names and are not there
+    database: str = ""  # what is wrong with user/comfyui.db
+    database_held: str = ""  # who holds it now
+    damaged: tuple[str, ...] = ()  # what is wrong with clones, folder by folder
+    foreign: tuple[str, ...] = ()  # clones of another user, which git refuses
 
 
 @dataclass(frozen=True)
@@ -202,7 +230,8 @@ class Disk:
     path: str
     free: int  # bytes
     total: int  # bytes
-    what: str = ""  # "installation", "temp", "cache"
+    what: str = ""  # "installation", "temp", "cache", "models"
+    entries: int = -1  # files it has room for; -1 where it does not count them
 
 
 @dataclass(frozen=True)
@@ -245,13 +274,13 @@ class Facts:
     maker: Python = UNASKED  # the doctor's own Python, which would make a new environment
     torch: Torch | None = UNASKED  # None: not installed
     imports: dict[str, Import] = UNASKED  # module -> how importing it went; absent: not installed
+    packs: dict[str, tuple[str, ...]] = UNASKED  # node pack -> why it cannot be imported
     gpus: tuple[Gpu, ...] = UNASKED
     comfyui: ComfyUI | None = UNASKED  # None: only an interpreter is judged
     folder: Folder | None = UNASKED  # None: only an interpreter is judged
     disks: tuple[Disk, ...] = UNASKED
     port: Port = UNASKED
     environment: dict[str, str] = UNASKED  # variables that change what Python or CUDA do
-    conflicts: tuple[str, ...] = UNASKED  # unmet requirements between installed packages
     network: Network = UNASKED
     world: World = UNASKED  # what manifests/ says; never saved
 

@@ -1,7 +1,6 @@
-"""The machine around the patient: system, cards and drivers, disks, ports, variables."""
+"""The machine around the patient: system, memory, kernel, disks, ports, variables."""
 
-import csv
-import json
+import errno
 import os
 import platform
 import re
@@ -14,17 +13,33 @@ from typing import Any
 
 import psutil
 
-from doctor.facts import Disk, Gpu, Host, Port, Unknown
+from doctor.facts import Disk, Host, Port, Unknown
 
 SYSTEMS = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}
-VENDORS = {"0x10de": "nvidia", "0x1002": "amd", "0x8086": "intel"}  # pci.ids
 TELLING = re.compile(  # variables that change what Python, pip, CUDA or the network do
     r"^(PYTHON(PATH|HOME|NOUSERSITE|UTF8|STARTUP|SAFEPATH)|VIRTUAL_ENV|CONDA_PREFIX"
     r"|CUDA_VISIBLE_DEVICES|CUDA_HOME|CUDA_MODULE_LOADING|HIP_\w+|HSA_\w+|ROCR_VISIBLE_DEVICES"
-    r"|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|PYTORCH_\w*ALLOC_CONF|TORCH_\w+"
-    r"|LD_LIBRARY_PATH|LD_PRELOAD|(PIP|UV)_\w*(INDEX|FIND_LINKS|CONSTRAINT|CERT)\w*"
+    r"|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|PYTORCH_\w*ALLOC_CONF|PYTORCH_MPS_\w+|TORCH_\w+"
+    r"|LD_LIBRARY_PATH|LD_PRELOAD|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+|(PIP|UV)_\w*(INDEX|FIND_LINKS|CONSTRAINT|CERT)\w*"
     r"|\w*_ENDPOINT|OMP_NUM_THREADS|MKL_\w+|KMP_\w+|(https?|all|no)_proxy)$",
     re.IGNORECASE,
+)
+
+
+COMPILERS = ("cc", "gcc", "clang", "cl")
+LIBCUDA = tuple(  # where the loader of Linux looks, and where WSL puts that of Windows
+    Path(folder, "libcuda.so.1")
+    for folder in (
+        "/usr/lib/wsl/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/cuda/compat",
+    )
+)
+USUAL = ("sse4_2", "avx", "avx2")  # instructions that wheels of torch and numpy are built with
+TOLD = re.compile(  # NVIDIA's driver (NVRM, Xid), and the kernel out of memory
+    r"NVRM: Xid|GPU has fallen off the bus|Out of memory: Kill|oom-kill:|Memory cgroup out of"
 )
 
 
@@ -41,6 +56,14 @@ def host() -> Host:
         cpus=os.cpu_count() or 1,
         memory=min(memory.total, memory_limit()),
         memory_free=min(memory.available, memory_limit()),
+        swap=psutil.swap_memory().total,
+        lacks=lacking(),
+        open_files=open_files(),
+        compiler=next(filter(None, map(shutil.which, COMPILERS)), "") or "",
+        git=shutil.which("git") or "",
+        libcuda=tuple(str(place) for place in LIBCUDA if place.exists()),
+        astray=tuple(astray()),
+        log=kernel_log() if system == "linux" else (),
     )
 
 
@@ -58,6 +81,61 @@ def container() -> str:
     if Path("/run/.containerenv").exists():
         return "podman"
     return "kubernetes" if os.environ.get("KUBERNETES_SERVICE_HOST") else ""
+
+
+NAMES_A_PLACE = (
+    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE PIP_CERT GIT_SSL_CAINFO"
+    " TMPDIR PYTHONHOME"
+).split()
+
+
+def astray() -> Iterator[str]:
+    """Variables that name a file or folder that is not there."""
+    for name in NAMES_A_PLACE:
+        value = os.environ.get(name)
+        if value and not os.path.exists(value):
+            yield f"{name}={value}"
+
+
+def lacking(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """The usual instructions that this x86-64 processor does not name; () where nobody says."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ()
+    try:
+        text = cpuinfo.read_text(errors="replace")
+    except OSError:
+        return ()
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return tuple(n for n in USUAL if n not in flags[1].split()) if flags else ()
+
+
+def open_files() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows sets no such limit
+        return 0
+    most: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 0 if most == resource.RLIM_INFINITY else most
+
+
+def kernel_log(device: Path = Path("/dev/kmsg")) -> Any:
+    """The lines of the kernel's log that a check reads, the last 40, or Unknown where it is
+    closed to this user. Each read gives one record (Documentation/ABI/testing/dev-kmsg)."""
+    found = []
+    try:
+        log = os.open(device, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        return Unknown(f"the kernel's log is closed to this user: {error.strerror}")
+    try:
+        while record := os.read(log, 8192):
+            line = record.decode(errors="replace").partition(";")[2].splitlines()
+            found += line[:1] if line and TOLD.search(line[0]) else []
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EPIPE):
+            return Unknown(f"the kernel's log cannot be read: {error.strerror}")
+    finally:
+        os.close(log)
+    return tuple(found[-40:])
 
 
 def memory_limit() -> int:
@@ -96,71 +174,6 @@ def ask_tool(*words: str, timeout: float = 10) -> str | Unknown | None:
     return run.stdout
 
 
-def gpus() -> Any:
-    """Cards (tuple[Gpu, ...]) by their drivers' tools, or Unknown where a tool fails.
-
-    Cards on the PCI bus that no tool names have no driver.
-    """
-    asked = "--query-gpu=name,driver_version,memory.total"
-    form = "--format=csv,noheader,nounits"
-    said = ask_tool("nvidia-smi", asked + ",compute_cap", form)
-    if isinstance(said, Unknown):  # an nvidia-smi older than 2021 does not know compute_cap
-        said = ask_tool("nvidia-smi", asked, form)
-    if isinstance(said, Unknown) and not any(g.vendor == "nvidia" for g in on_the_bus()):
-        said = None  # the tool is there, the card is not: an image built for cards
-    if isinstance(said, Unknown):
-        return said
-    found = list(nvidia(said or ""))
-    amd = ask_tool("rocm-smi", "--showproductname", "--showdriverversion", "--json")
-    found += rocm(amd) if isinstance(amd, str) else []
-    seen = {gpu.vendor for gpu in found}
-    return (*found, *(gpu for gpu in on_the_bus() if gpu.vendor not in seen))
-
-
-def nvidia(text: str) -> Iterator[Gpu]:
-    """Rows of `nvidia-smi --query-gpu=name,driver_version,memory.total[,compute_cap]` (MiB)."""
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) < 3:
-            continue
-        name, driver, memory, *capability = (cell.strip() for cell in row)
-        yield Gpu(
-            name=name,
-            driver=driver,
-            capability=capability[0] if capability and capability[0][:1].isdigit() else "",
-            memory=int(memory) << 20 if memory.isdigit() else 0,
-        )
-
-
-def rocm(text: str) -> Iterator[Gpu]:
-    """Cards of `rocm-smi --showproductname --showdriverversion --json`."""
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return
-    driver = str(data.get("system", {}).get("Driver version", ""))
-    for key, card in data.items():
-        if key.startswith("card") and isinstance(card, dict):
-            name = card.get("Card Series") or card.get("Card series") or key
-            gfx = card.get("GFX Version", "")
-            yield Gpu(name=str(name), vendor="amd", driver=driver, capability=str(gfx))
-
-
-def on_the_bus(devices: Path = Path("/sys/bus/pci/devices")) -> Iterator[Gpu]:
-    """Display controllers (PCI class 03) of the vendors torch has builds for; Linux only.
-
-    Intel's are left out: an integrated one is no reason to want another torch.
-    """
-    for device in sorted(devices.glob("*")):
-        try:
-            kind, vendor, model = (
-                (device / name).read_text().strip() for name in ("class", "vendor", "device")
-            )
-        except OSError:
-            continue
-        if kind.startswith("0x03") and VENDORS.get(vendor) in ("nvidia", "amd"):
-            yield Gpu(name=f"PCI {vendor[2:]}:{model[2:]}", vendor=VENDORS[vendor])
-
-
 def disks(places: dict[str, Path]) -> tuple[Disk, ...]:
     """Free bytes where things will be written: {"installation": folder, "temp": ...}."""
     found = []
@@ -168,8 +181,16 @@ def disks(places: dict[str, Path]) -> tuple[Disk, ...]:
         there = next((p for p in (place, *place.parents) if p.exists()), None)
         if there is not None:
             usage = shutil.disk_usage(there)
-            found.append(Disk(str(place), usage.free, usage.total, what))
+            found.append(Disk(str(place), usage.free, usage.total, what, entries(there)))
     return tuple(found)
+
+
+def entries(place: Path) -> int:
+    """How many more files the file system has room for; -1 where it counts none."""
+    if not hasattr(os, "statvfs"):
+        return -1
+    system = os.statvfs(place)
+    return system.f_favail if system.f_files else -1
 
 
 def port(number: int) -> Port:

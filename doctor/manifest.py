@@ -210,8 +210,24 @@ class Core(Row):
 @dataclass(frozen=True, kw_only=True)
 class Limit(Row):
     what: str
-    error: int  # bytes
-    warning: int  # bytes
+    error: int  # bytes; files, for `entries`
+    warning: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xid(Row):
+    """A number by which NVIDIA's driver names a fault in the kernel's log."""
+
+    number: int
+    what: str
+    hardware: bool = False  # the card, its memory or its slot, rather than a program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocator(Row):
+    """Names that torch knows in PYTORCH_CUDA_ALLOC_CONF."""
+
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +295,8 @@ class World:
     lenient: tuple[Lenient, ...] = ()
     core: tuple[Core, ...] = ()
     limits: tuple[Limit, ...] = ()
+    xids: tuple[Xid, ...] = ()
+    allocator: tuple[Allocator, ...] = ()
     places: tuple[Place, ...] = ()
     bad_packages: tuple[BadPackage, ...] = ()
     bad_packs: tuple[BadPack, ...] = ()
@@ -314,6 +332,8 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "lenient": ("comfyui", "lenient", Lenient),
     "core": ("comfyui", "core", Core),
     "limits": ("limits", "limits", Limit),
+    "xids": ("faults", "xids", Xid),
+    "allocator": ("faults", "allocator", Allocator),
     "places": ("mirrors", "places", Place),
     "bad_packages": ("suspects", "bad_packages", BadPackage),
     "bad_packs": ("suspects", "bad_packs", BadPack),

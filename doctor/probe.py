@@ -43,14 +43,34 @@ def packages():
         for entry in entries:
             if entry.endswith((".dist-info", ".egg-info")):
                 name, facts = package(folder, entry)
-                found.setdefault(name, facts)
+                first = found.setdefault(name, facts)
+                if first is not facts and not same(first, facts):
+                    first.setdefault("again", []).append(facts["version"] + " in " + folder)
     return found
 
 
+def same(one, other):
+    """One distribution seen by two ways: a link, or lib64 beside lib."""
+    places = [os.path.realpath(facts["location"]) for facts in (one, other)]
+    return places[0] == places[1] and one["version"] == other["version"]
+
+
 def package(folder, entry):
+    facts, path = {"location": folder}, os.path.join(folder, entry)
+    name = metadata(path, entry, facts)
+    record = os.path.join(path, "RECORD")
+    facts["missing"] = facts.get("missing", []) + damaged(folder, record)
+    if entry.endswith(".dist-info") and installer(path) in ("pip", "uv"):
+        facts["record"] = os.path.exists(record)
+    if normal(name) in TAGGED:
+        facts["build"] = local_version(folder, normal(name)).partition("+")[2] or None
+    return normal(name), facts
+
+
+def metadata(path, entry, facts):
+    """The name of a distribution; version and requirements go into `facts`."""
     name, _, rest = entry.rpartition(".")[0].partition("-")
-    facts = {"version": rest.partition("-")[0], "location": folder}
-    path = os.path.join(folder, entry)
+    facts["version"] = rest.partition("-")[0]
     head = os.path.join(path, "METADATA" if entry.endswith(".dist-info") else "PKG-INFO")
     try:
         lines = read(head).partition("\n\n")[0].splitlines()
@@ -66,10 +86,7 @@ def package(folder, entry):
             facts["version"] = value.strip()
         elif key == "Requires-Dist":
             facts.setdefault("requires", []).append(value.strip())
-    facts["missing"] = facts.get("missing", []) + damaged(folder, os.path.join(path, "RECORD"))
-    if normal(name) in TAGGED:
-        facts["build"] = local_version(folder, normal(name)).partition("+")[2] or None
-    return normal(name), facts
+    return name
 
 
 def damaged(folder, record):
@@ -167,6 +184,40 @@ def has_pip():
     return find_spec("pip") is not None
 
 
+PARTS = ("_bz2", "_ctypes", "_lzma", "_sqlite3", "_ssl", "zlib")  # built where their headers were
+
+
+def parts_missing():
+    from importlib.util import find_spec
+
+    return [name for name in PARTS if find_spec(name) is None]
+
+
+def has_headers():
+    import sysconfig
+
+    return os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
+
+
+def foreign_paths():
+    """Lines of .pth files that put the packages of another environment on sys.path."""
+    own = [os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)]
+    found = []
+    for folder in sys.path:
+        try:
+            names = sorted(n for n in os.listdir(folder or ".") if n.endswith(".pth"))
+        except OSError:
+            continue
+        for name in names:
+            for line in read(os.path.join(folder, name)).splitlines():
+                place = os.path.realpath(os.path.join(folder, line.strip()))
+                if not re.search(r"(site|dist)-packages/?$", line.replace(os.sep, "/").strip()):
+                    continue
+                if not any(place.startswith(prefix + os.sep) for prefix in own):
+                    found.append(name + ": " + line.strip())
+    return found
+
+
 QUESTIONS = {
     "version": platform.python_version,
     "executable": lambda: sys.executable,
@@ -178,6 +229,10 @@ QUESTIONS = {
     "site": purelib,
     "externally_managed": externally_managed,
     "pip": has_pip,
+    "lacks": parts_missing,
+    "headers": has_headers,
+    "encoding": lambda: sys.stdout.encoding or "",
+    "paths": foreign_paths,
     "packages": packages,
     "torch": torch,
     "modules": modules,

@@ -14,6 +14,7 @@ BROUGHT_BY = {"PIL": ("pillow",), "flash_attn": ("flash-attn",)}
 OPENCV = "opencv-"
 SYSTEM_LIBRARY = re.compile(r"lib[\w.+-]+\.so[\d.]*: cannot open shared object file")
 OLD_LIBRARY = re.compile(r"version [`']?(GLIBCXX|GLIBC|CXXABI)_[\d.]+'? not found")
+NO_EXECUTION = re.compile(r"failed to map segment from shared object")
 WINDOWS_LIBRARY = re.compile(r"WinError (126|127|1114|193)\b|DLL load failed")
 OF_TORCH = re.compile(r"libtorch|libc10|libcud|libnv|libcublas|libcufft|libcusparse|torch_\w+\.dll")
 
@@ -55,7 +56,7 @@ def torch_fails(facts: Facts) -> bool:
 
 def cause(facts: Facts, module: str, outcome: Import) -> str:
     text = said(outcome)
-    if module == "torch":
+    if module == "torch" or NO_EXECUTION.search(text):
         return cause_in_torch(facts, outcome, text)
     if module != "numpy" and torch_fails(facts) and rests_on(facts, module, "torch", text):
         return "torch-broken"
@@ -69,9 +70,22 @@ def cause(facts: Facts, module: str, outcome: Import) -> str:
         return "opencv-conflict"
     if any(package.missing for package in brought(facts, module).values()):
         return "package-files-corrupt"
-    return cause_outside(text) or OWN.get(module, "import-fails")
+    return cause_outside(text) or OWN.get(module) or cause_between(text) or "import-fails"
 
 
+BETWEEN = {  # finding -> what a module prints that was made for another version of these
+    "extension-for-another-torch": re.compile(r"undefined symbol: _ZNK?(?:2at|3c10|5torch)"),
+    "hf-stack-conflict": re.compile(
+        r"cannot import name .+ from '(?:transformers|tokenizers|huggingface_hub|diffusers)\b"
+        r"|(?:tokenizers|huggingface[-_]hub|safetensors)\S* is required for a normal functioning"
+    ),
+    "protobuf-conflict": re.compile(
+        r"Descriptors cannot be created directly|from 'google\.protobuf|VersionError: Detected"
+    ),
+    "pydantic-conflict": re.compile(
+        r"pydantic[-_]core\b.*(?:incompatible|requires)|from 'pydantic_core'"
+    ),
+}
 OWN = {  # what it means when one of these fails for no other reason
     "numpy": "numpy-broken",
     "torchvision": "torch-companion-mismatch",
@@ -81,7 +95,15 @@ OWN = {  # what it means when one of these fails for no other reason
 }
 
 
+def cause_between(text: str) -> str:
+    """Two packages that are out of step; "" where the text names none."""
+    return next((id for id, said in BETWEEN.items() if said.search(text)), "")
+
+
 def cause_in_torch(facts: Facts, outcome: Import, text: str) -> str:
+    """Why torch does not import; what keeps any library from being loaded comes first."""
+    if NO_EXECUTION.search(text):
+        return "mounted-noexec"
     if outcome.signal or outcome.timeout:
         return "torch-crashes"
     if facts.packages.get("torch", Package("")).missing:
@@ -116,6 +138,12 @@ def brought(facts: Facts, module: str) -> dict[str, Package]:
     row = numpy_row(facts, module)
     names = row.packages if row else BROUGHT_BY.get(module, (module.replace("_", "-"),))
     return {name: facts.packages[name] for name in names if name in facts.packages}
+
+
+def versions(facts: Facts, module: str) -> str:
+    """ " (opencv-python 4.9.0.80)" after the name of a module."""
+    there = [f"{name} {package.version}" for name, package in brought(facts, module).items()]
+    return f" ({', '.join(there)})" if there else ""
 
 
 def numpy_row(facts: Facts, module: str) -> NumpyBuild | None:

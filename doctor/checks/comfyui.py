@@ -87,6 +87,11 @@ def version(text: str) -> Version | None:
         return None
 
 
+def outside(wish: Requirement, here: str) -> bool:
+    """Is an installed version none of those asked for? One that cannot be read is not judged."""
+    return bool(version(here)) and not wish.specifier.contains(here, prereleases=True)
+
+
 def install(facts: Facts, id: str) -> tuple[str, ...]:
     """What a person types. pip by hand only where the whole torch family is there: else pip would
     fetch what is missing of it from the default index, and with it another torch."""

@@ -60,6 +60,12 @@ def docker_no_gpu(facts: Facts) -> Iterator[Finding]:
         gpu for gpu in facts.gpus if gpu.vendor == meant and (gpu.driver or meant != "nvidia")
     ]
     others = [gpu for gpu in facts.gpus if gpu.vendor != meant]
+    if meant == "nvidia" and theirs and without_compute(facts) and not sees_a_card(facts):
+        yield Finding(
+            Severity.ERROR,
+            because=(f"{CAPABILITIES}={facts.environment[CAPABILITIES]}: no compute",),
+            values={"container": facts.host.container},
+        )
     if meant and facts.host.container and not theirs and not others and not sees_a_card(facts):
         yield Finding(
             Severity.ERROR if facts.comfyui is not None else Severity.WARNING,
@@ -70,6 +76,17 @@ def docker_no_gpu(facts: Facts) -> Iterator[Finding]:
             values={"container": facts.host.container},
             commands=("docker run --gpus all ...",) if facts.host.container == "docker" else (),
         )
+
+
+CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+
+
+def without_compute(facts: Facts) -> bool:
+    """Was the container given its card for other things than computing (NVIDIA's Container
+    Toolkit, driver capabilities; unset means utility and compute)?"""
+    given = facts.environment.get(CAPABILITIES, "")
+    words = {word.strip() for word in given.split(",")}
+    return bool(given and facts.host.container) and not words & {"all", "compute"}
 
 
 @check("nvidia-driver-too-old")
@@ -215,6 +232,7 @@ def cuda_driver_state(facts: Facts) -> Iterator[Finding]:
         return
     error = outcome.detail.get("cuda_error", "")
     told = hidden(facts) is not None or any(True for _ in nvidia_driver_too_old(facts))
+    told = told or without_compute(facts)
     if error and not outcome.detail.get("available") and not told:
         yield Finding(
             Severity.ERROR,

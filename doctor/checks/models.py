@@ -7,7 +7,16 @@ from doctor.check import check
 from doctor.facts import Facts, ModelFile
 from doctor.finding import Finding, Severity
 
-DAMAGED = frozenset({"empty", "web page", "git-lfs pointer", "cut safetensors", "unreadable"})
+DAMAGED = frozenset(
+    {
+        "empty",
+        "web page",
+        "git-lfs pointer",
+        "cut safetensors",
+        "unreadable",
+        "unfinished download",
+    }
+)
 
 
 def damaged(model: ModelFile) -> bool:
@@ -35,9 +44,18 @@ def told(model: ModelFile) -> str:
 @check("model-wrong-extension")
 def model_wrong_extension(facts: Facts) -> Iterator[Finding]:
     """Model files are of another kind than their extensions say."""
-    wrong = [model for model in odd(facts) if not damaged(model)]
+    wrong = [model for model in odd(facts) if not damaged(model) and not model.holds]
     if wrong:
         lines = (f"models/{model.path}: by its first bytes, {model.kind}" for model in wrong[:8])
+        yield Finding(Severity.WARNING, because=tuple(lines))
+
+
+@check("wrong-loader-for-model")
+def wrong_loader_for_model(facts: Facts) -> Iterator[Finding]:
+    """Model files lie in the folder of another loader, which cannot read them."""
+    wrong = [model for model in odd(facts) if model.holds and not damaged(model)]
+    if wrong:
+        lines = (f"models/{model.path}: by its tensors, a {model.holds}" for model in wrong[:8])
         yield Finding(Severity.WARNING, because=tuple(lines))
 
 
@@ -47,6 +65,32 @@ def extra_model_paths_invalid(facts: Facts) -> Iterator[Finding]:
     if facts.folder is not None and facts.folder.extra_paths:
         lines = (f"extra_model_paths.yaml, {line}" for line in facts.folder.extra_paths[:8])
         yield Finding(Severity.ERROR, because=tuple(lines))
+
+
+@check("extra-model-folder-missing")
+def extra_model_folder_missing(facts: Facts) -> Iterator[Finding]:
+    """extra_model_paths.yaml names a folder that is not there."""
+    if facts.folder is not None and facts.folder.absent:
+        lines = (f"extra_model_paths.yaml, {line}" for line in facts.folder.absent[:8])
+        yield Finding(Severity.WARNING, because=tuple(lines))
+
+
+@check("database-unusable")
+def database_unusable(facts: Facts) -> Iterator[Finding]:
+    """The database in the user folder is damaged, or closed to this user."""
+    if facts.folder is not None and facts.folder.database:
+        yield Finding(Severity.WARNING, because=(facts.folder.database,))
+
+
+@check("database-locked")
+def database_locked(facts: Facts) -> Iterator[Finding]:
+    """A process holds the database now; a ComfyUI that runs here may do so."""
+    if facts.folder is not None and facts.folder.database_held:
+        own = "main.py" in facts.port.by
+        yield Finding(
+            Severity.INFO if own else Severity.WARNING,
+            because=(f"user/comfyui.db: {facts.folder.database_held}",),
+        )
 
 
 @check("permission-denied")

@@ -4,12 +4,21 @@ import re
 from collections.abc import Iterator
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from doctor import advise
 from doctor.check import check
-from doctor.checks.comfyui import TORCH_FAMILY, missing, shortened, surroundings
-from doctor.facts import Facts, Node
+from doctor.checks.causes import torch_fails
+from doctor.checks.comfyui import (
+    TORCH_FAMILY,
+    missing,
+    outside,
+    shortened,
+    surroundings,
+    version,
+)
+from doctor.facts import Facts, Node, Unknown
 from doctor.finding import Finding, Severity
 
 ALIKE = re.compile(r"(?:-main|-master|-nightly|_\d|\s?\(\d\)|-\d+(?:\.\d+)*)$", re.IGNORECASE)
@@ -40,6 +49,8 @@ def custom_node_layout(facts: Facts) -> Iterator[Finding]:
 
 
 def layout(node: Node) -> str:
+    if node.archive:
+        return "an archive that was not unpacked"
     if node.empty:
         return "the folder is empty"
     return f"__init__.py lies one deeper, in {node.inner}" if node.inner else "no __init__.py"
@@ -84,15 +95,102 @@ def node_requirement_missing(facts: Facts) -> Iterator[Finding]:
 def absent(facts: Facts, node: Node) -> list[str]:
     """What a pack asks for and nothing brings; torch's own family is judged elsewhere."""
     there = {SAME.get(name, name) for name in facts.packages}
-    lost = []
+    return [
+        wish.name
+        for wish in wishes(facts, node)
+        if SAME.get(canonicalize_name(wish.name), canonicalize_name(wish.name)) not in there
+    ]
+
+
+def wishes(facts: Facts, node: Node) -> Iterator[Requirement]:
+    """What a pack asks for, here; torch's own family is judged elsewhere."""
     for line in node.requires if node.loads else ():
         try:
             wish = Requirement(line)
         except InvalidRequirement:
             continue
-        name = canonicalize_name(wish.name)
-        if name in TORCH_FAMILY or SAME.get(name, name) in there:
+        holds = wish.marker is None or wish.marker.evaluate(surroundings(facts))
+        if holds and canonicalize_name(wish.name) not in TORCH_FAMILY:
+            yield wish
+
+
+@check("node-requirement-version")
+def node_requirement_version(facts: Facts) -> Iterator[Finding]:
+    """Node packs ask for other versions of packages than those that are installed."""
+    wrong = {node.name: told for node in nodes(facts) if (told := list(unlike(facts, node)))}
+    if wrong:
+        yield Finding(
+            Severity.WARNING,
+            because=tuple(f"custom_nodes/{n}: {shortened(t)}" for n, t in list(wrong.items())[:8]),
+            values={"names": shortened(list(wrong))},
+            commands=(advise.doctor(facts, "node", "sync"),),
+        )
+
+
+def unlike(facts: Facts, node: Node) -> Iterator[str]:
+    for wish in wishes(facts, node):
+        there = facts.packages.get(canonicalize_name(wish.name))
+        if there and not wish.url and outside(wish, there.version):
+            yield f"{wish.name}{wish.specifier} ({there.version})"
+
+
+def read(facts: Facts) -> dict[str, tuple[str, ...]]:
+    """Why packs cannot be imported; nothing where the level reads none."""
+    if isinstance(facts.packs, Unknown) and facts.packs.skipped:
+        return {}
+    return facts.packs
+
+
+NOT_HERE = "not in this ComfyUI: "
+
+
+@check("core-older-than-node")
+def core_older_than_node(facts: Facts) -> Iterator[Finding]:
+    """A node pack asks for a newer ComfyUI, or imports a part of it that is not there."""
+    told = [*asking(facts, newer=True)]
+    for name, faults in read(facts).items():
+        told += [f"custom_nodes/{name}/{fault}" for fault in faults if NOT_HERE in fault]
+    if told:
+        yield Finding(Severity.WARNING, because=tuple(told[:8]))
+
+
+@check("node-incompatible-with-core")
+def node_incompatible_with_core(facts: Facts) -> Iterator[Finding]:
+    """A node pack says that it does not go with a ComfyUI as new as this."""
+    told = [*asking(facts, newer=False)]
+    if told:
+        yield Finding(Severity.WARNING, because=tuple(told[:8]))
+
+
+def asking(facts: Facts, newer: bool) -> Iterator[str]:
+    """Packs whose pyproject.toml asks for a newer ComfyUI than this, or for an older one."""
+    here = version(facts.comfyui.version) if facts.comfyui is not None else None
+    for node in nodes(facts):
+        try:
+            wish = SpecifierSet(node.core)
+        except InvalidSpecifier:
             continue
-        if wish.marker is None or wish.marker.evaluate(surroundings(facts)):
-            lost.append(wish.name)
-    return lost
+        if here is None or wish.contains(str(here), prereleases=True):
+            continue
+        lows = [s for s in wish if s.operator in (">", ">=", "==", "~=")]
+        if any(not s.contains(str(here), prereleases=True) for s in lows) == newer:
+            yield f"custom_nodes/{node.name}: requires-comfyui {node.core}, this is {here}"
+
+
+@check("node-import-fails")
+def node_import_fails(facts: Facts) -> Iterator[Finding]:
+    """A node pack cannot be imported: by its code, read in ComfyUI's Python, or by the last log."""
+    if missing(facts) or torch_fails(facts):
+        return  # nothing imports then, and that is told
+    lacking = {node.name for node in nodes(facts) if absent(facts, node)}
+    because = []
+    for name, faults in read(facts).items():
+        own = [f for f in faults if NOT_HERE not in f]
+        if name in lacking:
+            own = [f for f in own if "No module named" not in f]
+        because += [f"custom_nodes/{name}/{fault}" for fault in own[:2]]
+    for node in nodes(facts):
+        if node.failed and node.name not in read(facts) and node.name not in lacking:
+            because.append(f"custom_nodes/{node.name}, in the last start: {node.failed}")
+    if because:
+        yield Finding(Severity.WARNING, because=tuple(because[:8]))

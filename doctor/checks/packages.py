@@ -7,10 +7,19 @@ from packaging.utils import canonicalize_name
 
 from doctor import advise
 from doctor.check import check
-from doctor.checks.causes import blamed, brought, built_for, numpy_row, opencvs, said, tried
+from doctor.checks.causes import (
+    blamed,
+    brought,
+    built_for,
+    numpy_row,
+    opencvs,
+    said,
+    tried,
+    versions,
+)
 from doctor.checks.comfyui import wanted
 from doctor.choice import least
-from doctor.facts import Facts, Import, numbers
+from doctor.facts import Facts, Import, Package, numbers
 from doctor.finding import Finding, Severity
 
 WITHOUT = ("numpy", "pillow", "safetensors")  # nothing renders without these
@@ -83,12 +92,6 @@ def other(numpy: str) -> str:
     return "2" if numbers(numpy)[0] == 1 else "1"
 
 
-def versions(facts: Facts, module: str) -> str:
-    """ " (opencv-python 4.9.0.80)" after the name of a module."""
-    there = [f"{name} {package.version}" for name, package in brought(facts, module).items()]
-    return f" ({', '.join(there)})" if there else ""
-
-
 def align(facts: Facts, module: str, built: str) -> str:
     """A newer build of the module; numpy goes down only where no newer build is known."""
     row, names = numpy_row(facts, module), list(brought(facts, module)) or [module]
@@ -158,21 +161,26 @@ def package_files_corrupt(facts: Facts) -> Iterator[Finding]:
     damaged = {
         name: package
         for name, package in facts.packages.items()
-        if package.missing and name != "torch" and name not in clash
+        if (package.missing or not package.record) and name not in clash
+        if name != "torch" or not package.missing
     }
     if damaged:
         names = ", ".join(f"{name} {package.version}" for name, package in damaged.items())
         yield Finding(
             Severity.ERROR if hurts(facts, set(damaged), needed) else Severity.WARNING,
-            because=tuple(f"{n}: {', '.join(p.missing[:3])}" for n, p in damaged.items()),
+            because=tuple(f"{n}: {lost(p)}" for n, p in damaged.items()),
             values={"names": names},
             commands=(again(facts, *damaged),),
         )
 
 
+def lost(package: Package) -> str:
+    return ", ".join(package.missing[:3]) or "no RECORD, so pip can neither replace nor remove it"
+
+
 def hurts(facts: Facts, damaged: set[str], needed: set[str]) -> bool:
     """Is one of them needed to start or to render, or seen to fail?"""
-    if damaged & needed:
+    if any(facts.packages[name].missing for name in damaged & needed):
         return True
     return tried(facts, "numpy") is not None and any(blamed(facts, "package-files-corrupt"))
 
@@ -222,6 +230,31 @@ def windows_dll_missing(facts: Facts) -> Iterator[Finding]:
             Severity.ERROR if module == "torch" else Severity.WARNING,
             because=(f"{module}: {outcome.error}",),
             values={"module": module},
+        )
+
+
+@check("mounted-noexec")
+def mounted_noexec(facts: Facts) -> Iterator[Finding]:
+    """The disk that holds the packages is mounted so that no library on it may be loaded."""
+    lost = dict(blamed(facts, "mounted-noexec"))
+    if lost:
+        yield Finding(
+            Severity.ERROR,
+            because=tuple(f"{m}: {outcome.error}" for m, outcome in list(lost.items())[:3]),
+            values={"site": facts.python.site},
+        )
+
+
+@check("extension-for-another-torch")
+def extension_for_another_torch(facts: Facts) -> Iterator[Finding]:
+    """A compiled add-on was built for another torch; ComfyUI works without it."""
+    for module, outcome in blamed(facts, "extension-for-another-torch"):
+        yield Finding(
+            Severity.WARNING,
+            because=(f"{module}{versions(facts, module)}: {outcome.error}",),
+            commands=(advise.pip(facts, "uninstall", *brought(facts, module)),)
+            if brought(facts, module)
+            else (),
         )
 
 

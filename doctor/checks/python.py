@@ -117,3 +117,15 @@ def pep668_externally_managed(facts: Facts) -> Iterator[Finding]:
             commands=(advise.line(facts, facts.python.executable, "-m", "venv", ".venv"),),
             fix="make-venv" if facts.comfyui is not None else "",
         )
+
+
+@check("python-incomplete")
+def python_incomplete(facts: Facts) -> Iterator[Finding]:
+    """This Python was built without parts of the standard library that ComfyUI or pip need."""
+    if facts.python.lacks and facts.python.implementation == "cpython":
+        severe = {"_ctypes", "_ssl", "zlib"} & set(facts.python.lacks)  # numpy, pip, zip files
+        yield Finding(
+            Severity.ERROR if severe else Severity.WARNING,
+            because=(f"{facts.python.executable} without {', '.join(facts.python.lacks)}",),
+            fix="make-venv" if facts.comfyui is not None and facts.python.in_venv else "",
+        )

@@ -25,8 +25,19 @@ def two_pythons_mixed(facts: Facts) -> Iterator[Finding]:
     if strangers and facts.python.in_venv:
         places = {facts.packages[name].location for name in strangers}
         ways += tuple(f"{', '.join(strangers[:6])} in {place}" for place in sorted(places))
-    if ways:
-        yield Finding(Severity.WARNING, because=ways)
+    ways += facts.python.paths
+    other = another_active(facts)
+    if ways or other:
+        yield Finding(Severity.WARNING if ways else Severity.INFO, because=(*ways, *other))
+
+
+def another_active(facts: Facts) -> tuple[str, ...]:
+    """The environment that this console has activated, where it is neither the one judged nor the
+    doctor's own: a bare `pip install` goes there."""
+    active = facts.environment.get("VIRTUAL_ENV", "")
+    if not active or active == facts.python.prefix or facts.maker.executable.startswith(active):
+        return ()
+    return (f"VIRTUAL_ENV={active}, judged: {facts.python.prefix}",)
 
 
 @check("module-shadowed")

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from doctor import machine
+from doctor import cards, machine
 from doctor.facts import Gpu, Unknown
 
 OUTPUTS = Path(__file__).parents[1] / "outputs"
@@ -16,24 +16,24 @@ def output(name):
 
 
 def test_nvidia_smi_tells_name_driver_capability_and_memory():
-    assert list(machine.nvidia(output("nvidia-smi.csv"))) == [
+    assert list(cards.nvidia(output("nvidia-smi.csv"))) == [
         Gpu("NVIDIA GeForce RTX 4090", "nvidia", "560.94", "8.9", 24564 << 20),
         Gpu("Tesla T4", "nvidia", "460.32.03", "7.5", 15109 << 20),
     ]
 
 
 def test_an_old_nvidia_smi_knows_no_capability_and_junk_is_no_card():
-    cards = list(machine.nvidia(output("nvidia-smi-old.csv")))
-    assert cards[0] == Gpu("Tesla K80", "nvidia", "450.80.02", "", 11441 << 20)
-    assert all(card.memory == 0 for card in cards[1:])
-    assert "No devices were found" not in [card.name for card in cards]
+    found = list(cards.nvidia(output("nvidia-smi-old.csv")))
+    assert found[0] == Gpu("Tesla K80", "nvidia", "450.80.02", "", 11441 << 20)
+    assert all(card.memory == 0 for card in found[1:])
+    assert "No devices were found" not in [card.name for card in found]
 
 
 def test_rocm_smi_tells_the_gfx():
-    assert list(machine.rocm(output("rocm-smi.json"))) == [
+    assert list(cards.rocm(output("rocm-smi.json"))) == [
         Gpu("Radeon RX 7900 XTX", "amd", "6.7.0", "gfx1100")
     ]
-    assert list(machine.rocm("no json")) == []
+    assert list(cards.rocm("no json")) == []
 
 
 def test_a_card_without_a_driver_is_seen_on_the_bus(tmp_path):
@@ -42,7 +42,7 @@ def test_a_card_without_a_driver_is_seen_on_the_bus(tmp_path):
         device.mkdir()
         for name, text in (("class", kind), ("vendor", vendor), ("device", "0x2684")):
             (device / name).write_text(f"{text}\n")
-    assert list(machine.on_the_bus(tmp_path)) == [Gpu("PCI 10de:2684")]
+    assert list(cards.on_the_bus(tmp_path)) == [Gpu("PCI 10de:2684")]
 
 
 def script(folder, text):
