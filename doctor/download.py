@@ -298,13 +298,30 @@ def whole(answer: requests.Response, url: str, limit: int) -> bytes:
 
 def peek(url: str, seconds: float) -> None:
     """The first byte of an answer, or Unreachable: is the thing itself there."""
+    sample(url, seconds, most=1)
 
-    def ask() -> None:
+
+def sample(url: str, seconds: float, most: int, span: float = 0.0) -> tuple[float, float]:
+    """(seconds to the first byte, bytes per second after it), or Unreachable.
+
+    At most so many bytes are read, for at most `span` seconds. The rate is 0 where the answer was
+    over before it could be told: a page of a few kB says nothing of a line.
+    """
+
+    def ask() -> tuple[float, float]:
+        asked = monotonic()
         with requests.Session() as session, follow(session, url, AGENT, seconds) as answer:
             refuse_status(answer, url)
-            next(chunks(answer, url, 1), b"")
+            size, began = len(next(chunks(answer, url, 1), b"")), monotonic()
+            for chunk in chunks(answer, url, 256) if span else ():
+                size += len(chunk)
+                if size >= most or monotonic() - began > span:
+                    break
+        spent = monotonic() - began
+        told = size >= most or spent > span > 0
+        return began - asked, size / max(spent, 1e-3) if told and span else 0.0
 
-    within(seconds, url, ask)
+    return within(seconds + span, url, ask)
 
 
 def within(

@@ -252,6 +252,7 @@ class Reached:
     reason: str = ""  # "" where it answered; else a word of mirrors.Unreachable
     why: str = ""
     seconds: float = 0.0  # to the first byte
+    rate: float = 0.0  # bytes per second after it; 0 where too little came to tell
     by: str = ""  # the variable or setting that names this address; "" for the usual one
 
 

@@ -1,13 +1,15 @@
 """Race: several routes to one thing, of which the first that brings it whole wins.
 
-The first route starts alone. Where it fails or falls silent, a small question goes to all others
-at once, and the quickest of those that answer starts beside it. Who failed lately is asked last.
+The first route starts alone. Where it fails, falls silent or is slow, a small question goes to all
+others at once, and the quickest of those that answer starts beside it. Who failed lately is asked
+last.
 What a route brings is judged by the caller, who comes back for the next one if it is no good.
 """
 
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,9 +24,11 @@ from doctor.errand import Errand, remove
 from doctor.mirrors import STOPPED, Route, Unreachable
 
 QUIET = 1.5  # seconds without a new byte, after which another route starts beside
+SPAN, LEAST = 2.0, 30_000  # seconds in which less than so many bytes per second are slow: likewise
 SETTLE = 0.4  # seconds in which answers to the small question count as equally quick
 LOOK = 0.25  # seconds between two looks at what has arrived
 ANSWER = 6.0  # seconds for the small question
+SILENT, SLOW = "silent", "slow"
 ABREAST = 3  # routes at once: enough to find one that works, and no storm
 T = TypeVar("T")
 
@@ -46,17 +50,24 @@ class Lane(Generic[T]):
     folder: Path
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
-    size: int = 0
     grown: float = field(default_factory=monotonic)
-    looked: float = 0.0
+    seen: deque[tuple[float, int]] = field(default_factory=deque)  # (when, bytes) of the last SPAN
+    since: float = field(default_factory=monotonic)
 
-    def quiet(self) -> bool:
-        """Has nothing more arrived for a while."""
-        if monotonic() - self.looked > LOOK:
-            size, self.looked = held(self.folder), monotonic()
-            if size != self.size:
-                self.size, self.grown = size, monotonic()
-        return monotonic() - self.grown > QUIET
+    def lame(self) -> str:
+        """ "silent" where nothing more has arrived for a while, "slow" where little has, or ""."""
+        now = monotonic()
+        if not self.seen or now - self.seen[-1][0] > LOOK:
+            size = held(self.folder)
+            if size != (self.seen[-1][1] if self.seen else 0):
+                self.grown = now
+            self.seen.append((now, size))
+            while now - self.seen[0][0] > SPAN:
+                self.seen.popleft()
+        if now - self.grown > QUIET:
+            return SILENT
+        more = self.seen[-1][1] - self.seen[0][1]
+        return SLOW if now - self.since > SPAN and more < LEAST * SPAN else ""
 
 
 def held(folder: Path) -> int:
@@ -108,7 +119,7 @@ class Race(Generic[T]):
         if self.waiting and not self.order:
             self.run(self.waiting.pop(0))
             return
-        if len(self.lanes) >= ABREAST or not all(lane.quiet() for lane in self.lanes):
+        if len(self.lanes) >= ABREAST or not all(lane.lame() for lane in self.lanes):
             return
         self.ask()
         settled = not self.asking or monotonic() - self.asked_at > SETTLE
@@ -179,15 +190,15 @@ class Race(Generic[T]):
             return None
         self.lanes.remove(lane)
         remember.note(self.errand.environ, lane.route)
-        slow = {route for route, since in self.asking.items() if monotonic() - since > QUIET}
-        slow |= {other.route for other in self.lanes if other.quiet()}
+        lame = {route: SILENT for route, at in self.asking.items() if monotonic() - at > QUIET}
+        lame |= {other.route: why for other in self.lanes if (why := other.lame())}
         for other in self.halt():
             self.late.insert(0, other.route)
-            if other.route not in slow:
+            if other.route not in lame:
                 self.errand.tell(f"{other.route}: {STOPPED}, {lane.route.name} was faster")
-        for route in slow:
-            self.errand.tell(f"{route}: silent, {lane.route.name} was faster")
-            remember.note(self.errand.environ, route, "timeout")
+        for route, why in lame.items():
+            self.errand.tell(f"{route}: {why}, {lane.route.name} was faster")
+            remember.note(self.errand.environ, route, why)
         return lane.route, lane.folder / self.errand.source.name, found
 
     def halt(self) -> list[Lane[T]]:

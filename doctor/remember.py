@@ -15,7 +15,10 @@ from doctor.mirrors import Route
 
 BAD, GOOD = 600, 86_400  # seconds: a failure is believed for ten minutes, a success for a day
 # What says something of a host, and not only of the one thing that it was asked for.
-OF_HOST = ("dns", "refused", "tls", "proxy", "timeout", "reset", "http-403", "http-429", "http-5")
+OF_HOST = (
+    *("dns", "refused", "tls", "proxy", "timeout", "silent", "slow", "reset"),
+    *("http-403", "http-429", "http-5"),
+)
 
 
 def path(environ: Mapping[str, str]) -> Path | None:

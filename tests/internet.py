@@ -305,6 +305,21 @@ def drip(seconds: float) -> Fault:
     return fault
 
 
+def trickle(rate: int) -> Fault:
+    """The right answer at so many bytes per second: never silent, and late."""
+
+    def fault(visit: Visit, answer: Answer) -> None:
+        visit.start(answer, len(answer.body))
+        step = rate // 10
+        for place in range(0, len(answer.body), step):
+            visit.wfile.write(answer.body[place : place + step])
+            visit.wfile.flush()
+            if visit.host.closing.wait(0.1):
+                return
+
+    return fault
+
+
 def status(code: int) -> Fault:
     """An error page."""
     return instead(lambda answer: Answer(code, {}, b"<html>no</html>"))

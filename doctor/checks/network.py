@@ -10,6 +10,8 @@ from doctor.facts import Facts, Network, Reached
 from doctor.finding import Finding, Severity
 
 SLOW = 3.0  # seconds to the first byte
+TRICKLE = 100_000  # bytes per second
+WHEEL = 190_000_000  # bytes, what an installation brings at least: a torch for the CPU
 OFF = 86_400.0  # seconds that a clock may differ before certificates are held to be old or unborn
 LIMITED = ("http-429", "http-403")
 
@@ -122,8 +124,15 @@ def network_rate_limited(facts: Facts) -> Iterator[Finding]:
 
 @check("network-slow")
 def network_slow(facts: Facts) -> Iterator[Finding]:
-    """An answer takes seconds to begin."""
-    slow = [one for one in facts.network.asked if not one.reason and one.seconds > SLOW]
-    if slow:
-        lines = (f"{one.url}: {one.seconds:.1f} s to the first byte" for one in slow)
-        yield Finding(Severity.INFO, tuple(lines))
+    """An answer takes seconds to begin, or comes in at a trickle."""
+    lines = tuple(line for one in facts.network.asked if not one.reason for line in slow(one))
+    if lines:
+        yield Finding(Severity.INFO, lines)
+
+
+def slow(one: Reached) -> Iterator[str]:
+    if one.seconds > SLOW:
+        yield f"{one.url}: {one.seconds:.1f} s to the first byte"
+    if 0 < one.rate < TRICKLE:
+        hours = WHEEL / one.rate / 3600
+        yield f"{one.url}: {one.rate / 1000:.0f} kB/s; torch for the CPU would take {hours:.1f} h"

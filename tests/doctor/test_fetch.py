@@ -185,6 +185,17 @@ SCENES = {
     "a transfer that drips": Scene(
         first, ("origin", "silent"), {"transfer": internet.drip(0.05)}, ({},)
     ),
+    "a transfer at 5 kB/s": Scene(
+        first, ("origin", "slow, mirror 0"), {"transfer": internet.trickle(5000)}, ({},), pack="big"
+    ),
+    "an archive at 20 kB/s, no git": Scene(
+        first,
+        ("origin", "slow, mirror 0"),
+        {"archive": internet.trickle(20_000)},
+        ({},),
+        pack="big",
+        git=False,
+    ),
     "a transfer that breaks once": Scene(
         "origin", (), {"transfer": internet.first(1, internet.reset)}, ({},)
     ),

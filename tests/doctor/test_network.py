@@ -66,6 +66,20 @@ def test_one_host_alone(host, fault, reason, id):
     assert findings(found) == [id]
 
 
+def test_a_line_that_is_slow_and_one_that_is_not(host):
+    """By how much comes; a page of a few bytes says nothing of a line."""
+    (host.root / "simple").write_text("x" * 400_000)
+    (host.root / "small").write_text("x")
+    other = internet.Host(host.root, all=internet.trickle(30_000))
+    found = asked(host, raw=f"{other.url}/simple", models=f"{host.url}/small")
+    other.close()
+    rates = {one.name: one.rate for one in found.asked}
+    assert 10_000 < rates["raw"] < 60_000
+    assert rates["index"] > 200_000
+    assert rates["models"] == 0
+    assert findings(found) == ["network-slow"]
+
+
 def test_silent_hosts_take_no_longer_together_than_one(host, monkeypatch):
     monkeypatch.setattr(network, "EACH", 0.7)
     host.faults["all"] = internet.hang
