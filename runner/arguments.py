@@ -61,6 +61,22 @@ def about_synthetic(one: Parser) -> None:
     one.add_argument("--out", type=Path, required=True)
 
 
+def about_workflow(one: Parser) -> None:
+    one.add_argument("graph", type=Path, metavar="FILE", help="API-format JSON, or a PNG with one")
+    one.add_argument(
+        "--comfyui", type=Path, default=Path(), metavar="DIR",
+        help="where models/, input/, output/ and temp/ are; this folder by default",
+    )  # fmt: skip
+    one.add_argument(
+        "--models", type=Path, action="append", metavar="DIR",
+        help="with checkpoints/, loras/, vae/, embeddings/; several are searched in turn",
+    )  # fmt: skip
+    one.add_argument("--input", type=Path, metavar="DIR", help="where LoadImage looks")
+    one.add_argument("--output", type=Path, metavar="DIR", help="where SaveImage writes")
+    one.add_argument("--temp", type=Path, metavar="DIR", help="where PreviewImage writes")
+    one.add_argument("--trace", type=Path, metavar="F.safetensors", help="what every node gave")
+
+
 def about_bench(one: Parser) -> None:
     one.add_argument(
         "--model", help="sd15, sd21, sdxl (synthetic), or a checkpoint file", default="sd15"

@@ -1,29 +1,24 @@
-"""Checkpoint: what a file of weights is, read from its header, and its way into the networks.
+"""Checkpoint: what a file of weights is, read from its names and shapes, and its way into networks.
 
-A safetensors file is eight bytes of length, a JSON table of names, and the numbers
-(huggingface/safetensors, README). It is read here without a second copy of the weights.
+The weights of a part are written once, where they stay: there is no second copy of them.
 """
 
-import json
-import mmap
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from runner.families import FAMILIES, SD1, AnyText
+from runner.memory import reserve
 from runner.recipe import Progress, Refused
+from runner.tables import Shape
 from runner.unet import UNet, UNetShape
 from runner.vae import VAE, VAEShape
+from runner.weights import opened
 
-Shape = tuple[int, ...]
 Place = tuple[torch.device, torch.dtype]
 
 PREFIXES = SD1.prefixes
@@ -31,32 +26,11 @@ OTHER_SD2_TEXT = "conditioner.embedders.0."  # the text part of SD 2.x as sgm sa
 UNUSED = (  # stored, but not asked for
     *("position_ids", "logit_scale", "text_projection.weight", "attn_mask"),
 )
+LEFT_BEHIND = ("loss.", "model_ema.")  # by the training of a VAE
+VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 V_SPREAD = 0.09  # of one bias, above which ComfyUI takes an SD 2.x for v-prediction
 V_BIAS = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8}
-LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 MILLION = 1_000_000  # weights: the unit of progress
-PIECE = 1 << 15  # numbers made or converted at a time: in the cache, and in one thread of torch
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies: its type, its shape, and bytes [start, stop) of the file."""
-
-    dtype: str
-    shape: Shape
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -84,14 +58,13 @@ class Networks:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a safetensors file, its header checked, no weight read yet.
+    """The checkpoint in a file, its table checked, no weight read yet.
 
-    Refused: checkpoint-not-found, checkpoint-is-folder, checkpoint-is-web-page,
-    checkpoint-is-lfs-pointer, checkpoint-is-pickle, checkpoint-truncated, checkpoint-damaged,
-    checkpoint-incomplete, checkpoint-other-architecture, checkpoint-dtype.
+    Refused: as weights.opened() does; checkpoint-incomplete, checkpoint-other-architecture,
+    checkpoint-dtype.
     """
-    entries = header(path)
-    family = looks_like({key: entry.shape for key, entry in entries.items()})
+    file = opened(path)
+    family = looks_like(file.shapes)
     if family not in FAMILIES:
         raise Refused(
             "checkpoint-other-architecture",
@@ -99,27 +72,42 @@ def read(path: Path) -> Checkpoint:
             f"{', '.join(FAMILIES)} are.",
         )
     prefixes = dict(FAMILIES[family].prefixes)
-    if family == "SD 2.x" and any(key.startswith(OTHER_SD2_TEXT) for key in entries):
+    if family == "SD 2.x" and any(key.startswith(OTHER_SD2_TEXT) for key in file.shapes):
         prefixes["text"] = OTHER_SD2_TEXT
-    stored = {name: dict(own_names(entries, prefix)) for name, prefix in prefixes.items()}
-    stored["vae"] = {
-        k: v for k, v in stored["vae"].items() if not k.startswith(("loss.", "model_ema."))
-    }
-    shapes = {part: {k: entries[v].shape for k, v in names.items()} for part, names in
+    stored = {name: dict(own_names(file.shapes, prefix)) for name, prefix in prefixes.items()}
+    shapes = {part: {k: file.shapes[v] for k, v in names.items()} for part, names in
               stored.items()}  # fmt: skip
     complete(path, family, prefixes, shapes)
-    for key in (key for names in stored.values() for key in names.values()):
-        if entries[key].dtype not in DTYPES:
-            what = f"{key} as {entries[key].dtype}, which is not read here yet"
-            raise Refused("checkpoint-dtype", f"{path} stores {what}.")
+    file.readable(key for names in stored.values() for key in names.values())
 
     def fill(part: str, name: str, out: Tensor) -> None:
-        read_tensor(path, entries[stored[part][name]], out)
+        file.fill(stored[part][name], out)
 
-    marked = family == "SDXL" and "v_pred" in entries
+    marked = family == "SDXL" and "v_pred" in file.shapes
     v = marked or (family == "SD 2.x" and spread(fill, shapes) > V_SPREAD)
-    zero_snr = marked and "ztsnr" in entries
+    zero_snr = marked and "ztsnr" in file.shapes
     return Checkpoint(str(path), family, shapes, fill, "v" if v else "eps", zero_snr)
+
+
+def read_vae(path: Path) -> Checkpoint:
+    """The VAE in a file of its own, or in a whole checkpoint: a Checkpoint of that part alone.
+
+    Refused: as read() does; vae-not-found where there is none.
+    """
+    file = opened(path)
+    prefix = next((p for p in VAE_PREFIXES if f"{p}decoder.conv_in.weight" in file.shapes), None)
+    if prefix is None:
+        what = looks_like(file.shapes)
+        raise Refused("vae-not-found", f"{path} holds no VAE of Stable Diffusion: it is {what}.")
+    stored = dict(own_names(file.shapes, prefix))
+    shapes = {"vae": {name: file.shapes[key] for name, key in stored.items()}}
+    complete(path, SD1.name, {"vae": prefix}, shapes)
+    file.readable(stored.values())
+
+    def fill(part: str, name: str, out: Tensor) -> None:
+        file.fill(stored[name], out)
+
+    return Checkpoint(str(path), SD1.name, shapes, fill)
 
 
 def spread(
@@ -136,117 +124,12 @@ def spread(
 def own_names(entries: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
     """(name below the prefix, key in the file); old files lack `text_model.` in the text part."""
     for key in entries:
-        if not key.startswith(prefix) or key.endswith(UNUSED):
-            continue
         name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or key.endswith(UNUSED) or name.startswith(LEFT_BEHIND):
+            continue
         if prefix == PREFIXES["text"] and not name.startswith("text_model."):
             name = f"text_model.{name}"
         yield name, key
-
-
-def header(path: Path) -> dict[str, Entry]:
-    """The table of a safetensors file, every number in it held against the file's size."""
-    if path.is_dir():
-        raise Refused("checkpoint-is-folder", f"{path} is a folder; a checkpoint is one file.")
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-            size = os.fstat(file.fileno()).st_size
-            known_impostor(path, start, size)
-            length = int.from_bytes(start[:8], "little")
-            if length > LONGEST_HEADER:
-                damaged(path, f"its header claims to be {length} bytes long")
-            if 8 + length > size:
-                truncated(path, size, 8 + length)
-            file.seek(8)
-            table = file.read(length)
-    except FileNotFoundError:
-        raise Refused("checkpoint-not-found", f"There is no checkpoint at {path}.") from None
-    except OSError as error:
-        raise Refused("checkpoint-unreadable", f"{path}: {error.strerror}.") from None
-    return entries_of(path, table, size)
-
-
-def known_impostor(path: Path, start: bytes, size: int) -> None:
-    """Refuse what often stands where a checkpoint should be, by its first bytes."""
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise Refused(
-            "checkpoint-is-web-page",
-            f"{path} is a web page, not a checkpoint: the download ended at a log-in or error "
-            "page. Download it again.",
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise Refused(
-            "checkpoint-is-lfs-pointer",
-            f"{path} is a git-LFS pointer of {size} bytes, not the checkpoint itself; "
-            "`git lfs pull` in its folder brings it.",
-        )
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        raise Refused(
-            "checkpoint-is-pickle",
-            f"{path} is a pickle (.ckpt or .pt), which can run code when opened; "
-            "a .safetensors file is needed.",
-        )
-    if start.startswith(b"GGUF"):
-        raise Refused("checkpoint-other-architecture", f"{path} is a GGUF file, not safetensors.")
-    if len(start) < 10:
-        truncated(path, size, 10)
-
-
-def truncated(path: Path, size: int, needed: int) -> NoReturn:
-    raise Refused(
-        "checkpoint-truncated",
-        f"{path} is cut off: it has {size:,} bytes and needs {needed:,}. Download it again.",
-    )
-
-
-def damaged(path: Path, what: str) -> NoReturn:
-    raise Refused("checkpoint-damaged", f"{path} is not a whole safetensors file: {what}.")
-
-
-def entries_of(path: Path, table: bytes, size: int) -> dict[str, Entry]:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if len(dict(pairs)) != len(pairs):
-            damaged(path, "its header names something twice")
-        return dict(pairs)
-
-    try:
-        rows = json.loads(table.decode("utf-8"), object_pairs_hook=once)
-    except (ValueError, RecursionError):
-        damaged(path, "its header is not JSON")
-    if not isinstance(rows, dict):
-        damaged(path, "its header is not a table")
-    rows.pop("__metadata__", None)
-    if not rows:
-        damaged(path, "its header lists no tensor")
-    entries = {key: entry(path, key, row, 8 + len(table)) for key, row in rows.items()}
-    end = max(one.stop for one in entries.values())
-    if end > size:
-        truncated(path, size, end)
-    return entries
-
-
-def entry(path: Path, key: str, row: object, base: int) -> Entry:
-    """One row of the table; what is not exactly {dtype, shape, data_offsets} is damage."""
-    match row:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(stop)]}:
-            pass
-        case _:
-            damaged(path, f"its entry for {key[:80]!r} is malformed")
-    if not all(type(side) is int and 0 <= side < 2**40 for side in shape) or len(shape) > 8:
-        damaged(path, f"the shape of {key[:80]!r} makes no sense")
-    width = width_of(DTYPES[dtype]) if dtype in DTYPES else BYTES.get(dtype, 0)
-    if not width:
-        damaged(path, f"{key[:80]!r} has the unknown type {dtype[:20]!r}")
-    if not 0 <= start <= stop or stop - start != prod(shape) * width:
-        damaged(path, f"the size of {key[:80]!r} does not match its shape")
-    return Entry(dtype, tuple(shape), base + start, base + stop)
-
-
-def width_of(dtype: torch.dtype) -> int:
-    """Bytes of one number (torch 2.0 has no dtype.itemsize)."""
-    return torch.empty((), dtype=dtype).element_size()
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str:
@@ -330,33 +213,24 @@ def build(family: str, part: str, shapes: Mapping[str, Shape]) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def read_tensor(path: Path, entry: Entry, out: Tensor) -> None:
-    """Read one tensor from a file into `out`, converting its numbers piece by piece."""
-    dtype, flat = DTYPES[entry.dtype], out.view(-1)
-    piece = torch.empty(min(PIECE, max(1, flat.numel())), dtype=dtype)
-    with path.open("rb", buffering=0) as file:
-        file.seek(entry.start)
-        for at in range(0, flat.numel(), PIECE):
-            part = piece[: min(PIECE, flat.numel() - at)]
-            view = memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
-            while view:
-                got = file.readinto(view)
-                if not got:
-                    truncated(path, entry.start, entry.stop)
-                view = view[got:]
-            flat[at : at + len(part)].copy_(part)
-
-
-@torch.inference_mode(False)  # memory made in inference mode would be closed to other threads
 def assemble(
     checkpoint: Checkpoint, places: Mapping[str, Place], threads: int, progress: Progress
 ) -> Networks:
-    """The networks of a checkpoint, each part on its device and in its dtype.
+    """All networks of a checkpoint, each part on its device and in its dtype."""
+    parts = networks(checkpoint, places, threads, progress)
+    return Networks(**parts)  # type: ignore[arg-type]
+
+
+@torch.inference_mode(False)  # memory made in inference mode would be closed to other threads
+def networks(
+    checkpoint: Checkpoint, places: Mapping[str, Place], threads: int, progress: Progress
+) -> dict[str, nn.Module]:
+    """The parts of a checkpoint that have a place, each on its device and in its dtype.
 
     Weights on the CPU are written once, where they stay; others pass through one tensor's
     worth of CPU memory. Refused: not-enough-memory.
     """
-    parts = {part: build(checkpoint.family, part, checkpoint.shapes[part]) for part in PREFIXES}
+    parts = {part: build(checkpoint.family, part, checkpoint.shapes[part]) for part in places}
     wanted = [
         (part, name, weight) for part in parts for name, weight in parts[part].named_parameters()
     ]
@@ -386,54 +260,10 @@ def assemble(
             raise
     for (part, name), tensor in weights.items():
         put(parts[part], name, tensor)
-    return Networks(**parts)  # type: ignore[arg-type]
+    return parts
 
 
 def put(network: nn.Module, name: str, tensor: Tensor) -> None:
     """Give a network one of its weights by its dotted name, without copying it."""
     owner, _, last = name.rpartition(".")
     setattr(network.get_submodule(owner), last, nn.Parameter(tensor, requires_grad=False))
-
-
-def reserve(specs: list[tuple[Shape, torch.device, torch.dtype]]) -> Iterator[Tensor]:
-    """Memory for tensors, in order; what lies on the CPU comes from one piece of large pages."""
-    sizes = [prod(shape) * width_of(dtype) for shape, _, dtype in specs]
-    ours = [device.type == "cpu" for _, device, _ in specs]
-    total = sum(-(-size // 64) * 64 for size, cpu in zip(sizes, ours, strict=True) if cpu)
-    enough_memory(total)
-    try:
-        arena, at = pages(total), 0
-        for (shape, device, dtype), size in zip(specs, sizes, strict=True):
-            if device.type != "cpu":
-                yield torch.empty(shape, dtype=dtype, device=device)
-                continue
-            yield arena[at : at + size].view(dtype).view(shape)
-            at += -(-size // 64) * 64
-    except (MemoryError, RuntimeError, OSError) as error:
-        raise Refused(
-            "not-enough-memory", f"There is no memory for the weights: {error}."
-        ) from error
-
-
-def pages(size: int) -> Tensor:
-    """Bytes of fresh memory. Linux is asked for large pages: touching small ones costs seconds."""
-    if not hasattr(mmap, "MADV_HUGEPAGE") or not size:
-        return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without large pages: slower, and just as right
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
-
-
-def enough_memory(size: int) -> None:
-    """Refuse what Linux says is not there, before it kills the process for it."""
-    try:
-        rows = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError, IndexError):
-        return
-    if size > free:
-        raise Refused(
-            "not-enough-memory",
-            f"The weights need {size / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free.",
-        )

@@ -27,9 +27,17 @@ from runner.arguments import (
     about_prove,
     about_recipe,
     about_synthetic,
+    about_workflow,
 )
 from runner.recipe import Progress, Recipe, Refused
-from runner.report import bench_lines, language, render_lines, say, verify_lines
+from runner.report import (
+    bench_lines,
+    language,
+    render_lines,
+    say,
+    verify_lines,
+    workflow_lines,
+)
 
 if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait for it
     from runner.checkpoint import Checkpoint
@@ -246,17 +254,20 @@ def rendered(
     before: dict[str, float],
 ) -> Json:
     """Render, write the files, and the object of schema runner.render/1."""
-    from runner import pixels, trace
+    from runner import canvas, pixels, trace
 
     image = pixels.load(options.image) if options.image else pixels.gradient(64, 64)
     done, kept = trace.render(models, recipe, image, tell)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
+    told |= canvas.chunks(
+        canvas.of_recipe(recipe, models.name, str(options.image or "example.png"))
+    )
     png = pixels.to_png(kept.tensors["image/output"][0], told)
     with pixels.whole_file(options.out) as file:
         file.write(png)
     if options.trace:
-        trace.save(kept, options.trace, recipe)
+        trace.save(kept, options.trace, {"recipe": recipe.to_json()})
     done = replace(
         done,
         files=tuple(str(path) for path in files),
@@ -274,6 +285,29 @@ def notes(models: "Models", recipe: Recipe) -> Iterator[str]:
         yield "The weights are synthetic: the picture is noise by nature."
     for name in embeddings_named(f"{recipe.positive}\n{recipe.negative}"):
         yield f"embedding:{name} is not loaded and was left out of the prompt."
+
+
+def executes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
+    """A ComfyUI graph, from a file or out of a picture; exit 1 if a picture is not finite."""
+    from runner import devices, graph, trace, workflow
+    from runner.folders import Folders
+    from runner.pixels import can_write
+
+    asked = graph.read(options.graph)
+    folders = Folders.of(options.comfyui)
+    given = {"input": options.input, "output": options.output, "temp": options.temp}
+    folders = replace(folders, **{name: path for name, path in given.items() if path})
+    if options.models:
+        folders = replace(folders, models=tuple(options.models))
+    if options.trace:
+        can_write(options.trace)
+    placement = placed(options)
+    done = workflow.execute(asked, folders, placement, devices.threads(), tell)
+    answer = done.to_json(placement)
+    if options.trace:
+        trace.save(trace.Trace(done.tensors()), options.trace, {"workflow": asked.source})
+        answer["files"].append(str(options.trace))
+    return 0 if answer["finite"] else 1, answer, list(workflow_lines(answer, lang))
 
 
 def makes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
@@ -384,6 +418,11 @@ COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
         renders,
         "One picture from a picture, as ComfyUI's nodes compute it.",
         (about_model, about_placement, about_recipe),
+    ),
+    "workflow": (
+        executes,
+        "A ComfyUI graph in API format, or a picture that carries one, executed here.",
+        (about_placement, about_workflow),
     ),
     "synthetic": (makes, "Write the synthetic checkpoint to a file.", (about_synthetic,)),
     "verify": (

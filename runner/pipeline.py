@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isclose
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,10 +24,23 @@ from runner.sampler import Denoise
 from runner.samplers import SAMPLERS
 from runner.schedules import SCHEDULES, Table, part, sigma_table, walk
 from runner.tokenizer import chunks
+from runner.unet import UNet
 from runner.vae import VAE
 
 Watch = Callable[[str, Tensor], None]
+Conditioning = tuple[Tensor, Tensor]  # cond (1, 77 k, D) and pooled (1, P), float32
 SD_SCALE = SD1.latent_scale
+
+
+class Sampling(Protocol):
+    """What a K-sampler needs of a model."""
+
+    @property
+    def denoiser(self) -> Denoiser: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def latent_scale(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,24 @@ class Models:
 def load(checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress) -> Models:
     """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
     networks: Networks = assemble(checkpoint, placement.places, threads, progress)
-    denoiser = Denoiser.of(networks.unet, sigma_table(checkpoint.zero_snr), checkpoint.predicts)
-    scale = FAMILIES[checkpoint.family].latent_scale
-    return Models(checkpoint.name, networks.text, networks.vae, denoiser, placement, scale)
+    model = model_of(checkpoint, networks.unet, placement)
+    text, vae, scale = networks.text, networks.vae, model.latent_scale
+    return Models(checkpoint.name, text, vae, model.denoiser, placement, scale)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser alone: what a checkpoint loader's output MODEL is."""
+
+    denoiser: Denoiser
+    placement: Placement
+    latent_scale: float
+
+
+def model_of(checkpoint: Checkpoint, unet: UNet, placement: Placement) -> Model:
+    """A checkpoint's UNet with its table of σ, what it predicts, and the scale of its latents."""
+    denoiser = Denoiser.of(unet, sigma_table(checkpoint.zero_snr), checkpoint.predicts)
+    return Model(denoiser, placement, FAMILIES[checkpoint.family].latent_scale)
 
 
 @torch.inference_mode()
@@ -61,22 +90,37 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     watch("image/input", image)
     latent = models.vae.encode(crop(image)).cpu()
     watch("latent/input", latent)
-    sigmas = walk(
-        models.denoiser.table, recipe.scheduler, recipe.sampler_name, recipe.steps, recipe.denoise
-    )
-    leftover = recipe.return_with_leftover_noise
-    sigmas = part(sigmas, recipe.start_at_step, recipe.end_at_step, leftover)
-    positive, negative = (prompt(models, *one, latent) for one in read)
-    guided = guide(models.denoiser, positive, negative, recipe.cfg)
-    with small_convolutions(models.placement.device, latent):
-        latent = sample(models, recipe, guided, latent, sigmas, watch)
+    positive, negative = read
+    latent = ksampler(models, recipe, positive, negative, latent, watch)
     watch("latent/output", latent)
     out = models.vae.decode(latent).cpu()
     watch("image/output", out)
     return out
 
 
-def reads(models: Models, recipe: Recipe, watch: Watch) -> list[tuple[Tensor, Tensor]]:
+def ksampler(
+    model: Sampling,
+    recipe: Recipe,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: Tensor,
+    watch: Watch,
+) -> Tensor:
+    """ComfyUI's KSampler and KSamplerAdvanced on unscaled latents (B, C, h, w), float32.
+
+    Of the recipe only the sampler's settings are looked at. Refused: bad-steps.
+    """
+    table = model.denoiser.table
+    sigmas = walk(table, recipe.scheduler, recipe.sampler_name, recipe.steps, recipe.denoise)
+    leftover = recipe.return_with_leftover_noise
+    sigmas = part(sigmas, recipe.start_at_step, recipe.end_at_step, leftover)
+    wanted, unwanted = (prompt(model, *one, latent) for one in (positive, negative))
+    guided = guide(model.denoiser, wanted, unwanted, recipe.cfg)
+    with small_convolutions(model.placement.device, latent):
+        return sample(model, recipe, guided, latent, sigmas, watch)
+
+
+def reads(models: Models, recipe: Recipe, watch: Watch) -> list[Conditioning]:
     """Both prompts, each as cond (1, 77 k, D) and pooled (1, P), float32."""
     tokens = chunks(recipe.positive, models.text.pad)
     watch("tokens/positive", torch.tensor([[token for token, _ in chunk] for chunk in tokens]))
@@ -90,7 +134,7 @@ def reads(models: Models, recipe: Recipe, watch: Watch) -> list[tuple[Tensor, Te
     return read
 
 
-def prompt(models: Models, cond: Tensor, pooled: Tensor, latent: Tensor) -> Prompt:
+def prompt(models: Sampling, cond: Tensor, pooled: Tensor, latent: Tensor) -> Prompt:
     """A text as this denoiser wants it, for a latent of that size."""
     if not models.denoiser.labels:
         return Prompt(cond)
@@ -98,7 +142,7 @@ def prompt(models: Models, cond: Tensor, pooled: Tensor, latent: Tensor) -> Prom
 
 
 def sample(
-    models: Models, recipe: Recipe, guided: Denoise, latent: Tensor, sigmas: Tensor, watch: Watch
+    models: Sampling, recipe: Recipe, guided: Denoise, latent: Tensor, sigmas: Tensor, watch: Watch
 ) -> Tensor:
     """ComfyUI's KSampler on an unscaled latent (B, C, h, w); at denoise 0 nothing happens."""
     noise = first_noise(recipe.seed, latent) if recipe.add_noise else torch.zeros_like(latent)

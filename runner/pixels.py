@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
@@ -27,6 +28,39 @@ def load(path: Path) -> Tensor:
 
     Refused: no-such-image, image-unreadable, image-too-small, image-too-large.
     """
+    with opened(path) as picture:
+        return from_picture(picture)
+
+
+def load_frames(path: Path) -> Tensor:
+    """All frames that are as large as the first, (B, H, W, 3), as LoadImage gives them.
+
+    Refused: as load() does; image-too-large for more than MOST_PIXELS in all.
+    """
+    with opened(path) as picture:
+        if picture.format == "MPO":  # two views of a camera: ComfyUI takes the first
+            return from_picture(picture)
+        frames = [from_picture(picture)]
+        for number in range(1, getattr(picture, "n_frames", 1)):
+            picture.seek(number)
+            frame = from_picture(picture)
+            if frame.shape == frames[0].shape:
+                frames.append(frame)
+            if len(frames) * picture.width * picture.height > MOST_PIXELS:
+                raise Refused("image-too-large", f"{path} has too many frames.")
+        return torch.cat(frames)
+
+
+def texts(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG. Refused: as load() does."""
+    with opened(path) as picture:
+        picture.load()  # chunks may stand behind the pixels
+        return dict(getattr(picture, "text", {}))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file whose size is within reason, and every way of being broken in a sentence."""
     if not path.is_file():
         raise Refused("no-such-image", f"There is no picture at {path}.")
     try:
@@ -34,7 +68,7 @@ def load(path: Path) -> Tensor:
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 within_reason(path, *picture.size)
-                return from_picture(picture)
+                yield picture
     except Image.DecompressionBombError:
         raise Refused("image-too-large", f"{path} claims to hold too many pixels.") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
@@ -88,6 +122,28 @@ def scale(image: Tensor, width: int | None, height: int | None) -> Tensor:
     )
 
 
+def scale_as(image: Tensor, method: str, width: int, height: int, crop: str) -> Tensor:
+    """ComfyUI's ImageScale in full (comfy/utils.py, common_upscale); a side of 0 follows the other.
+
+    image (B, H, W, 3); method "lanczos" or one of torch's interpolate; crop "center" cuts the
+    picture to the new proportions first.
+    """
+    high, wide = image.shape[1:3]
+    if not width and not height:
+        return image
+    width = width or max(1, round(wide * height / high))
+    height = height or max(1, round(high * width / wide))
+    if crop == "center":
+        old, new = wide / high, width / height
+        left = round((wide - wide * (new / old)) / 2) if old > new else 0
+        top = round((high - high * (old / new)) / 2) if old < new else 0
+        image = image[:, top : high - top, left : wide - left]
+    if method == "lanczos":
+        return scale(image, width, height)
+    planes = image.movedim(-1, 1)
+    return F.interpolate(planes, size=(height, width), mode=method).movedim(1, -1)
+
+
 def crop(image: Tensor) -> Tensor:
     """The middle of a picture, sides cut to multiples of 8 as ComfyUI's VAE does (comfy/sd.py)."""
     high, wide = image.shape[1:3]
@@ -106,7 +162,10 @@ def to_png(image: Tensor, text: Mapping[str, str]) -> bytes:
     """A PNG of one (H, W, 3) picture; text goes into its text chunks."""
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
-        info.add_itxt(key, value)
+        if value.isascii():  # the chunk that ComfyUI writes, and reads most reliably
+            info.add_text(key, value)
+        else:
+            info.add_itxt(key, value)
     packed = BytesIO()
     Image.fromarray(to_bytes(image)).save(packed, "PNG", pnginfo=info, compress_level=4)
     return packed.getvalue()

@@ -16,6 +16,7 @@ WORDS: dict[str, dict[str, str]] = {
         "wrong": "Not verified: {n} of {of} gates failed.",
         "nothing": "Nothing could be judged.",
         "rendered": "Rendered {files} in {seconds:.1f} s on {device} in {dtype}.",
+        "executed": "Executed {n} nodes in {seconds:.1f} s on {device} in {dtype}.",
         "black": "The result is not finite: NaN or infinity first in {where}.",
         "rate": "{rate:.2f} steps a second ({ms:.0f} ms ± {spread:.0f} ms, {n} steps timed).",
         "doubt": "doubt",
@@ -25,6 +26,7 @@ WORDS: dict[str, dict[str, str]] = {
         "weights": "weights",
         "verify": "gates",
         "step": "steps",
+        "node": "nodes",
         "bench": "timed runs",
         "file": "tensors written",
         "refused": "{message}",
@@ -39,6 +41,7 @@ WORDS: dict[str, dict[str, str]] = {
         "wrong": "未通过验证：{of} 项检验中有 {n} 项未通过。",
         "nothing": "没有任何一项可以判定。",
         "rendered": "已生成 {files}，用时 {seconds:.1f} 秒（{device}，{dtype}）。",
+        "executed": "已执行 {n} 个节点，用时 {seconds:.1f} 秒（{device}，{dtype}）。",
         "black": "结果含有 NaN 或无穷大，最先出现在 {where}。",
         "rate": "每秒 {rate:.2f} 步（{ms:.0f} 毫秒 ± {spread:.0f} 毫秒，共计时 {n} 步）。",
         "doubt": "存疑",
@@ -48,6 +51,7 @@ WORDS: dict[str, dict[str, str]] = {
         "weights": "权重",
         "verify": "检验",
         "step": "步",
+        "node": "节点",
         "bench": "计时",
         "file": "已写张量",
         "refused": "无法继续：{message}",
@@ -116,6 +120,16 @@ def render_lines(render: Mapping[str, Any], lang: str) -> Iterator[str]:
     if not render["finite"]:
         yield say("black", lang, where=render["not_finite"][0])
     yield from (f"  {say('note', lang)}: {note}" for note in render["notes"])
+
+
+def workflow_lines(done: Mapping[str, Any], lang: str) -> Iterator[str]:
+    """How many nodes ran and where, and every file that came out."""
+    seconds, where = done["seconds"], {"device": done["device"], "dtype": done["dtype"]}
+    yield say("executed", lang, n=len(seconds) - 1, seconds=seconds["total"], **where)
+    yield from (f"  {file}" for file in done["files"])
+    if not done["finite"]:
+        yield say("black", lang, where=done["not_finite"][0])
+    yield from (f"  {say('note', lang)}: {note}" for note in done["notes"])
 
 
 def bench_lines(bench: Mapping[str, Any], lang: str) -> Iterator[str]:

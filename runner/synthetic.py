@@ -23,12 +23,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from runner.checkpoint import PIECE, Checkpoint, Shape
+from runner.checkpoint import Checkpoint
 from runner.clip import TextEncoder, TextShape
 from runner.families import SD1, SD2, SDXL, Family
 from runner.openclip import BIG_G, H, OpenEncoder, PairEncoder
 from runner.pixels import whole_file
 from runner.recipe import Progress, Refused
+from runner.tables import PIECE, Shape
 from runner.unet import UNet
 from runner.vae import VAE, VAEShape
 

@@ -36,12 +36,12 @@ def digest(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
-def save(trace: Trace, path: Path, recipe: Recipe) -> None:
-    """Write a trace as safetensors, its recipe in the metadata. Refused: cannot-write."""
+def save(trace: Trace, path: Path, about: Mapping[str, object]) -> None:
+    """Write a trace as safetensors, what it is about in the metadata. Refused: cannot-write."""
     from safetensors.torch import save as pack
 
     tensors = {name: tensor.contiguous().clone() for name, tensor in trace.tensors.items()}
-    data = pack(tensors, metadata={"recipe": json.dumps(recipe.to_json())})
+    data = pack(tensors, metadata={key: json.dumps(value) for key, value in about.items()})
     with whole_file(path) as file:
         file.write(data)
 

@@ -20,10 +20,11 @@ ORDER = {  # a module may import only what stands before it, in its own package
         api launch launched handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
-        recipe pixels tokenizer clip openclip vae unet families checkpoint synthetic devices
+        recipe pixels nodes graph canvas folders tables pickled weights memory
+        tokenizer clip openclip vae unet families checkpoint synthetic devices
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
-        samplers guidance pipeline trace verify bench report arguments cli __main__
+        samplers guidance pipeline workflow trace verify bench report arguments cli __main__
     """.split(),
     "manifests": [],
 }

@@ -10,7 +10,7 @@ from tests.runner.conftest import edit, small_table, write
 
 torch = pytest.importorskip("torch")
 
-from runner import checkpoint, devices  # noqa: E402
+from runner import checkpoint, devices, memory  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 
 UNET = "model.diffusion_model."
@@ -71,18 +71,17 @@ def test_too_little_memory_is_said_before_it_is_taken(small, monkeypatch):
     def full(size):
         raise Refused("not-enough-memory", "no")
 
-    monkeypatch.setattr(checkpoint, "enough_memory", full)
+    monkeypatch.setattr(memory, "enough_memory", full)
     with pytest.raises(Refused, match="no"):
         assembled(small)
     monkeypatch.undo()
     with pytest.raises(Refused, match="need 1000000"):
-        checkpoint.enough_memory(10**15)
+        memory.enough_memory(10**15)
 
 
 IMPOSTORS = {
     "checkpoint-is-web-page": b"<!DOCTYPE html><html><body>Please log in</body></html>",
     "checkpoint-is-lfs-pointer": b"version https://git-lfs.github.com/spec/v1\nsize 9\n",
-    "checkpoint-is-pickle": b"PK\x03\x04" + bytes(100),
     "checkpoint-truncated": b"\x10\x00",
     "checkpoint-damaged": b"\xff" * 100,
 }
@@ -95,9 +94,7 @@ def test_what_is_no_checkpoint_is_named(id, tmp_path):
     assert refused(path).id == id
 
 
-def test_an_old_pickle_nothing_and_a_folder_are_named(tmp_path):
-    (tmp_path / "a.ckpt").write_bytes(b"\x80\x02}q\x00." * 20)
-    assert refused(tmp_path / "a.ckpt").id == "checkpoint-is-pickle"
+def test_nothing_and_a_folder_are_named(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"")
     assert refused(tmp_path / "b.safetensors").id == "checkpoint-truncated"
     assert refused(tmp_path / "none").id == "checkpoint-not-found"

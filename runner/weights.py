@@ -1,0 +1,64 @@
+"""Weights: named tensors in a file of either kind, asked for one at a time."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from runner import pickled, tables
+from runner.recipe import Refused
+from runner.tables import Shape
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file's tensors: name -> shape; fill(name, out) writes one, converted, into `out`.
+
+    strange: name -> type, of those whose type is not read here.
+    """
+
+    path: Path
+    shapes: Mapping[str, Shape]
+    strange: Mapping[str, str]
+    fill: Callable[[str, Tensor], None]
+
+    def readable(self, names: Iterable[str]) -> None:
+        """Refused: checkpoint-dtype, if one of these is stored in a type that is not read here."""
+        for name in names:
+            if name in self.strange:
+                what = f"{name} as {self.strange[name]}, which is not read here yet"
+                raise Refused("checkpoint-dtype", f"{self.path} stores {what}.")
+
+
+def opened(path: Path) -> Weights:
+    """A safetensors file, or a pickle that torch can load without running code in it.
+
+    Refused: checkpoint-not-found, checkpoint-is-folder, checkpoint-is-web-page,
+    checkpoint-is-lfs-pointer, checkpoint-truncated, checkpoint-damaged, checkpoint-unreadable,
+    checkpoint-unsafe, torch-too-old.
+    """
+    if pickled.looks(tables.beginning(path)):
+        return of_pickle(path)
+    entries = tables.header(path)
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    types = {name: entry.dtype for name, entry in entries.items()}
+    strange = {name: type for name, type in types.items() if type not in tables.DTYPES}
+
+    def fill(name: str, out: Tensor) -> None:
+        tables.read_tensor(path, entries[name], out)
+
+    return Weights(path, shapes, strange, fill)
+
+
+def of_pickle(path: Path) -> Weights:
+    tensors = pickled.load(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    types = {name: str(tensor.dtype) for name, tensor in tensors.items()}
+    known = {str(dtype) for dtype in tables.DTYPES.values()}
+    strange = {name: type for name, type in types.items() if type not in known}
+
+    def fill(name: str, out: Tensor) -> None:
+        out.copy_(tensors[name])
+
+    return Weights(path, shapes, strange, fill)
