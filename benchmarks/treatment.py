@@ -51,17 +51,17 @@ def measure(python: str, rounds: int) -> dict[str, list[float]]:
         packs(Path(place))
         wishes = sync.gather(Path(place))
         lines = sorted({wish.text for wish in wishes})
-        scope, site = installer.scope(python)
+        scope = installer.scope(python)
         names = [name for name in KEPT if name in facts.packages]
 
         def keep() -> None:
             into = Path(place, f"kept-{time.monotonic_ns()}")
-            snapshot.keep(scope, installer.touched(scope, site, names, ()), into, lambda _: None)
+            snapshot.keep(scope, installer.touched(scope, names, ()), into, lambda _: None)
             shutil.rmtree(into)
 
         def copy() -> None:
-            for path in snapshot.recorded(Path(scope.root, site), names):
-                source = Path(scope.root, site, path)
+            for path in snapshot.recorded(Path(scope.root, scope.site), names):
+                source = Path(scope.root, scope.site, path)
                 if source.is_file() and ".." not in path:
                     target = Path(place, "copy", path)
                     target.parent.mkdir(parents=True, exist_ok=True)

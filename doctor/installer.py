@@ -267,7 +267,7 @@ def change(
         call([*words, *(f"{one.name}=={one.version}" for one in wheels)])
 
 
-def scope(python: str) -> tuple[Scope, str]:
+def scope(python: str) -> Scope:
     """Where this interpreter's packages lie: all of a venv, else its site and script folders."""
     prefix, base, pure, plat, scripts = ask(
         python,
@@ -275,17 +275,17 @@ def scope(python: str) -> tuple[Scope, str]:
         "(__import__('sys'), __import__('sysconfig').get_path)",
     )
     if prefix != base:
-        return Scope(prefix, ("",)), os.path.relpath(pure, prefix)
+        return Scope(prefix, ("",), os.path.relpath(pure, prefix))
     folders = dict.fromkeys(os.path.relpath(path, prefix) for path in (pure, plat, scripts))
-    return Scope(prefix, tuple(folders)), os.path.relpath(pure, prefix)
+    return Scope(prefix, tuple(folders), os.path.relpath(pure, prefix))
 
 
-def touched(where: Scope, site: str, names: Iterable[str], wheels: Iterable[Path]) -> Iterator[str]:
+def touched(where: Scope, names: Iterable[str], wheels: Iterable[Path]) -> Iterator[str]:
     """Paths below the root that installing and removing can change: what is to be copied."""
     wanted = {canonicalize_name(name) for name in names}
     brought = (path for one in wheels for path in inside(one))
-    for path in (*recorded(Path(where.root, site), wanted), *brought):
-        yield os.path.normpath(os.path.join(site, path))
+    for path in (*recorded(Path(where.root, where.site), wanted), *brought):
+        yield os.path.normpath(os.path.join(where.site, path))
     for folder in ("bin", "Scripts"):  # entry points are named in no wheel's RECORD
         for script in Path(where.root, folder).glob("*"):
             if script.is_file() and script.stat().st_size < 2 << 20:

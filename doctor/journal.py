@@ -3,6 +3,7 @@
 What a kill cut short, the next run follows back by its receipt. One lock for each installation.
 """
 
+import json
 import secrets
 import shutil
 import time
@@ -18,6 +19,7 @@ from doctor.receipts import Journal, Receipt
 from doctor.step import Packages, PutBack, Restore, Step, StepFailed
 
 UNDOABLE = 5  # treatments that can be undone; older snapshots are removed
+UNDO = "undo.json"  # the way back of one step, beside its copies
 KINDS = {kind.__name__: kind for kind in get_args(Step)}
 Progress = Callable[[str], None]
 
@@ -49,15 +51,27 @@ def treat(journal: Journal, treatment: Treatment, progress: Progress) -> str:
         take_back(journal, receipt, "it was interrupted", progress)
         raise
     except (StepFailed, OSError, snapshot.SnapshotDamaged) as error:
-        take_back(journal, receipt, str(error), progress)
-        raise StepFailed(str(error)) from error
+        raise StepFailed(f"{error}{taken_back(journal, receipt, str(error), progress)}") from error
     return receipt
 
 
+def taken_back(journal: Journal, receipt: str, why: str, progress: Progress) -> str:
+    """Take back, and what is to be said of that, for the end of a sentence: mostly nothing."""
+    try:
+        gone = take_back(journal, receipt, why, progress)
+    except OSError as error:
+        return f"; taking it back failed too ({error}), and is tried again by the next command"
+    return f"; not brought back: {', '.join(gone[:3])}" if gone else ""
+
+
 def do(journal: Journal, receipt: str, number: int, step: Step, progress: Progress) -> None:
+    """The way back is on the disk twice, beside the copies and in the journal, before the step
+    begins: the journal's last line can be lost with the power, and a full disk can cut it."""
     progress(str(step))
     kept = journal.kept(receipt, number)
     undo = step.inverse(kept, progress)
+    snapshot.write_whole(kept / UNDO, pack(undo))
+    snapshot.flush(kept)
     journal.write("step", receipt, number=number, step=pack(step), undo=pack(undo))
     step.do(progress)
     if isinstance(step, Packages):
@@ -74,19 +88,36 @@ def prune(journal: Journal) -> None:
     can be undone, and the last one always can, whatever it holds."""
     receipts = journal.history()
     done = [receipt.id for receipt in receipts if receipt.state == "done"]
-    gone = [receipt.id for receipt in receipts if receipt.state in ("rolled-back", "undone")]
+    gone = [receipt.id for receipt in receipts if receipt.state not in ("open", "done")]
     for receipt in (*gone, *done[:-UNDOABLE]):
         folder = journal.home / "kept" / receipt
         if folder.is_dir() and not any(folder.glob("*/taken-out")):  # what was moved is not ours
             shutil.rmtree(folder)
 
 
-def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> None:
-    """Roll an open treatment back."""
+def take_back(journal: Journal, receipt: str, why: str, progress: Progress) -> tuple[str, ...]:
+    """Roll an open treatment back; what stays lost of it, where its copies are damaged.
+
+    An OSError (a disk that is full now) leaves it open, for the next try.
+    """
+    gone: list[str] = []
     for step in inverses(journal, receipt):
         progress(str(step))
-        step.do(progress)
-    journal.write("rolled-back", receipt, why=why)
+        try:
+            step.do(progress)
+        except (StepFailed, snapshot.SnapshotDamaged) as error:
+            gone += as_far_as_possible(step, str(error))
+    more = {"lost": gone} if gone else {}
+    journal.write("damaged" if gone else "rolled-back", receipt, why=why, **more)
+    return tuple(gone)
+
+
+def as_far_as_possible(step: Step, why: str) -> tuple[str, ...]:
+    """What is whole comes back all the same: one that blocked for ever would help nobody."""
+    try:
+        return step.do_what_can_be_done() if isinstance(step, Restore) else (why,)
+    except snapshot.SnapshotDamaged:
+        return (why,)
 
 
 def refuse_elsewhere(journal: Journal, receipt: Receipt) -> None:
@@ -107,16 +138,25 @@ def needs_snapshot(journal: Journal, receipt: str) -> bool:
 def inverses(journal: Journal, receipt: str) -> list[Step]:
     """What undoes the steps of a treatment, the last step's first."""
     own = [e for e in journal.events() if e["receipt"] == receipt and e["event"] == "step"]
-    return [unpack(event["undo"]) for event in reversed(own)]
+    packed = {event["number"]: event["undo"] for event in own}
+    for copy in (journal.home / "kept" / receipt).glob(f"*/{UNDO}"):
+        if copy.parent.name.isdecimal() and int(copy.parent.name) not in packed:
+            packed[int(copy.parent.name)] = json.loads(copy.read_text(encoding="utf-8"))
+    return [unpack(packed[number]) for number in sorted(packed, reverse=True)]
 
 
 def recover(journal: Journal, progress: Progress) -> tuple[Receipt, ...]:
     """Roll back what a kill left open. Call with the lock held, before anything else."""
     left = [receipt for receipt in journal.history() if receipt.state == "open"]
     for receipt in reversed(left):
-        refuse_elsewhere(journal, receipt)
+        try:
+            refuse_elsewhere(journal, receipt)
+        except Undoable as why:  # a copy of a folder in the middle of a treatment
+            journal.write("damaged", receipt.id, why="it was interrupted", lost=[str(why)])
+            continue
         take_back(journal, receipt.id, "it was interrupted", progress)
-    return tuple(left)
+    names = {receipt.id for receipt in left}
+    return tuple(receipt for receipt in journal.history() if receipt.id in names)
 
 
 def undo(journal: Journal, receipt: str | None, progress: Progress) -> Receipt:

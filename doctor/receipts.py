@@ -26,11 +26,15 @@ class Receipt:
     fix: str
     cures: tuple[str, ...]
     steps: tuple[str, ...]  # as they were shown
-    state: str  # open, done, rolled-back, undone
+    state: str  # open, done, rolled-back, undone; damaged: rolled back but for what is lost
     home: str = ""  # the doctor's folder it was done from
     why: str = ""  # of a roll-back
+    lost: tuple[str, ...] = ()  # what a roll-back could not bring back
     seconds: float = 0.0  # from its first line in the journal to its last
     kept: int = 0  # bytes held so that it can be undone
+
+
+ENDS = ("done", "rolled-back", "undone", "damaged")
 
 
 class Journal:
@@ -77,16 +81,17 @@ class Journal:
         for event in self.events():
             if event["event"] == "begin":
                 found[event["receipt"]] = event | {"state": "open", "why": ""}
-            elif event["event"] in ("done", "rolled-back", "undone") and event["receipt"] in found:
+            elif event["event"] in ENDS and event["receipt"] in found:
                 began = found[event["receipt"]]["when"]
                 found[event["receipt"]] |= {
                     "state": event["event"],
                     "why": event.get("why", ""),
+                    "lost": event.get("lost", ()),
                     "seconds": seconds_between(began, event["when"]),
                     "kept": size_of(self.home / "kept" / event["receipt"]),
                 }
         names = [f.name for f in fields(Receipt)]
-        blank = {"seconds": 0.0, "kept": 0, "home": ""}
+        blank = {"seconds": 0.0, "kept": 0, "home": "", "lost": ()}
         rows = ({"id": id, **blank, **row} for id, row in found.items())
         return tuple(build(Receipt, {name: row[name] for name in names}) for row in rows)
 

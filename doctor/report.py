@@ -167,6 +167,14 @@ def history_lines(receipts: Sequence[Receipt], lang: str) -> Iterator[str]:
         cost = f"{receipt.seconds:.0f} s, {receipt.kept / 1e6:.0f} MB"
         yield f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix} ({cost}){why}"
         yield from (f"    {step}" for step in receipt.steps)
+        yield from lost_lines(receipt, lang)
+
+
+def lost_lines(receipt: Receipt, lang: str, shown: int = 8) -> Iterator[str]:
+    """What a roll-back could not bring back, because its copies are damaged."""
+    if receipt.lost:
+        yield "✗ " + say("stays-lost", lang, count=len(receipt.lost))
+        yield from (f"    {path}" for path in receipt.lost[:shown])
 
 
 def verdict_lines(result: Mapping[str, Any], lang: str) -> Iterator[str]:

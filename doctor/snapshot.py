@@ -1,25 +1,28 @@
 """Snapshot: an environment held, so that a change of its packages can be taken back.
 
-What a change can touch is copied; everything else is held by type, mode, size and time, so that
-what changed is known exactly. Going back undoes that difference and nothing else: files that
+What a change can touch is copied; everything else is held by type, mode, size, time and inode, so
+that what changed is known exactly. Going back undoes that difference and nothing else: files that
 somebody added or edited meanwhile, outside of it, stay as they are. Bytecode caches don't count.
 """
 
+import base64
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doctor.facts import Refusal
 
 CACHE = "__pycache__"
 NOT_HELD = frozenset({CACHE, ".comfy-doctor"})  # the doctor's own notes may lie in a venv
-Row = tuple[str, int, int, int, str]  # kind f/d/l, mode, size, mtime in ns, target of a link
+Row = tuple[str, int, int, int, str, int]  # kind f/d/l, mode, size, mtime in ns, target, inode
 Listing = dict[str, Row]  # path below the root -> what lies there
 
 
@@ -29,6 +32,7 @@ class Scope:
 
     root: str
     folders: tuple[str, ...]  # "" is all of the root, as for a venv
+    site: str = ""  # the folder of these that packages go to
 
     def places(self) -> Iterator[Path]:
         return (Path(self.root, folder) for folder in self.folders)
@@ -47,9 +51,13 @@ class Change:
 
 
 class SnapshotDamaged(Refusal):
-    """The copy cannot be trusted, or does not hold what has to be brought back."""
+    """The copy cannot be trusted, or does not hold what has to be brought back: `lost`."""
 
     code = 1
+
+    def __init__(self, why: str, lost: tuple[str, ...] = ()) -> None:
+        super().__init__(why)
+        self.lost = lost
 
 
 def listing(scope: Scope) -> Listing:
@@ -80,10 +88,11 @@ def row(entry: os.DirEntry[str]) -> Row:
     info = entry.stat(follow_symlinks=False)
     mode = stat.S_IMODE(info.st_mode)
     if entry.is_symlink():
-        return ("l", 0, 0, 0, os.readlink(entry.path))
+        return ("l", 0, 0, 0, os.readlink(entry.path), 0)
     if entry.is_dir(follow_symlinks=False):
-        return ("d", mode, 0, 0, "")
-    return ("f", mode, info.st_size, info.st_mtime_ns, "")
+        return ("d", mode, 0, 0, "", 0)
+    inode = entry.inode() if sys.platform != "win32" else 0  # costs a file handle there
+    return ("f", mode, info.st_size, info.st_mtime_ns, "", inode)
 
 
 def difference(before: Listing, after: Listing) -> Change:
@@ -113,30 +122,42 @@ def normal(name: str) -> str:
 def keep(scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str], None]) -> None:
     """Hold the scope, and copy these paths (below its root) into `into`.
 
-    The listing is written last, under its final name in one rename: a folder without it is no
-    snapshot. Raises OSError (a full disk, say) with nothing of the environment touched.
+    The listing is written last, under its final name in one rename, once the copies are on the
+    disk: a folder without it is no snapshot. Raises OSError (a full disk, say) with nothing of
+    the environment touched.
     """
-    before = listing(scope)
-    wanted = [path for path in sorted(set(paths)) if path in before and before[path][0] == "f"]
+    before, touched = listing(scope), sorted(set(paths))
+    wanted = [path for path in touched if path in before and before[path][0] == "f"]
     for count, path in enumerate(wanted):
-        if count % 1000 == 0:
+        if count % 500 == 0:
             progress(f"keeping {count} of {len(wanted)} files")
         copy = into / "files" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         hold(Path(scope.root, path), copy)
         if not is_as_it_was(copy, before[path]):
             raise SnapshotDamaged(f"{path} changed while it was being copied")
-    write_whole(
-        into / "listing.json", {"root": scope.root, "folders": scope.folders, "rows": before}
-    )
+    into.mkdir(parents=True, exist_ok=True)
+    flush(into)
+    tops = sorted({top(path, scope.site) for path in touched})
+    write_whole(into / "listing.json", {**vars(scope), "tops": tops, "rows": before})
+
+
+def top(path: str, site: str) -> str:
+    """The entry of the site folder that a path lies in; outside of it, the path itself."""
+    inside = os.path.relpath(path, site) if site else path
+    first = inside.split(os.sep)[0]
+    return os.path.normpath(os.path.join(site, first)) if first != os.pardir else path
 
 
 LIBRARY = re.compile(r"\.(so|pyd|dll|dylib)(\.[0-9.]+)?$")
 
 
 def hold(path: Path, copy: Path) -> None:
-    """A library by a hard link, which costs nothing: installers replace libraries and never write
-    into them, nor do people. Anything else, and across file systems, by a copy."""
+    """By a clone, where the file system has them. Else a library by a hard link, which costs
+    nothing: installers replace libraries and never write into them, and who does is noticed by
+    size and time. Anything else, and across file systems, by a copy."""
+    if cloned(path, copy):
+        return
     if LIBRARY.search(path.name):
         try:
             os.link(path, copy, follow_symlinks=False)
@@ -147,10 +168,48 @@ def hold(path: Path, copy: Path) -> None:
     shutil.copy2(path, copy)
 
 
+FICLONE = 0x40049409  # ioctl_ficlone(2): both files share their blocks until one is written
+
+
+def cloned(path: Path, copy: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        with path.open("rb") as source, copy.open("wb") as target:
+            fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+    except OSError:
+        copy.unlink(missing_ok=True)
+        return False
+    shutil.copystat(path, copy)
+    return True
+
+
 def is_as_it_was(copy: Path, was: Row) -> bool:
     """Can what is held be trusted? Who wrote through a link is noticed by size and time."""
     info = copy.stat()
     return (info.st_size, info.st_mtime_ns) == (was[2], was[3])
+
+
+def flush(folder: Path) -> None:
+    """Everything on this folder's file system on the disk, and not only on its way there, before
+    anything is done that relies on it (syncfs(2); elsewhere sync, or file by file)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            ctypes.CDLL(None).syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+    elif hasattr(os, "sync"):
+        os.sync()
+    else:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())
 
 
 def write_whole(path: Path, data: object) -> None:
@@ -164,56 +223,115 @@ def write_whole(path: Path, data: object) -> None:
     os.replace(half, path)
 
 
-def flush(path: Path) -> None:
-    """On the disk, and not only on its way there, before anything is done that relies on it."""
-    if path.is_symlink():
-        return
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+@dataclass(frozen=True)
+class Held:
+    """A snapshot: what there was, and which entries of the site folder the change was to touch."""
+
+    scope: Scope
+    rows: Listing
+    tops: frozenset[str]
+
+    def ours(self, path: str) -> bool:
+        """Could the change have touched this: a package of it, a script, an installer's leftover.
+        Anything else that differs is somebody else's doing."""
+        first = top(path, self.scope.site)
+        script = os.path.basename(os.path.dirname(path)) in ("bin", "Scripts")
+        above = any(one.startswith(path + os.sep) for one in self.tops)
+        return first in self.tops or os.path.basename(first).startswith("~") or script or above
 
 
-def held(kept: Path) -> tuple[Scope, Listing]:
+def held(kept: Path) -> Held:
     try:
         data = json.loads((kept / "listing.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        rows = {path: tuple(cells) for path, cells in data["rows"].items()}
+        scope = Scope(data["root"], tuple(data["folders"]), data["site"])
+        return Held(scope, rows, frozenset(data["tops"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SnapshotDamaged(f"{kept} holds no whole snapshot: {error}") from error
-    rows = {path: tuple(cells) for path, cells in data["rows"].items()}
-    return Scope(data["root"], tuple(data["folders"])), rows
 
 
 def settle(kept: Path) -> Change:
     """After the change: find out what it did, and make sure that it can be taken back."""
-    scope, before = held(kept)
-    change = difference(before, listing(scope))
-    refuse_loss(kept, change, before)
+    was = held(kept)
+    change = difference(was.rows, listing(was.scope))
+    same = [p for p in lost(kept, change, was.rows) if is_what_its_record_says(was, p)]
+    change = replace(change, altered=tuple(p for p in change.altered if p not in same))
+    refuse_loss(kept, change, was.rows)
+    flush(Path(was.scope.root))
     write_whole(kept / "change.json", vars(change))
     return change
 
 
+def lost(kept: Path, change: Change, before: Listing) -> tuple[str, ...]:
+    """What was changed and has no good copy."""
+    files = (path for path in (*change.removed, *change.altered) if before[path][0] == "f")
+    copies = ((path, kept / "files" / path) for path in files)
+    return tuple(p for p, copy in copies if not (copy.is_file() and is_as_it_was(copy, before[p])))
+
+
 def refuse_loss(kept: Path, change: Change, before: Listing) -> None:
-    """Whatever was changed must have its copy."""
-    for path in (*change.removed, *change.altered):
-        copy = kept / "files" / path
-        if before[path][0] == "f" and not (copy.is_file() and is_as_it_was(copy, before[path])):
-            raise SnapshotDamaged(f"{path} was changed, and there is no copy of it in {kept}")
+    gone = lost(kept, change, before)
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise SnapshotDamaged(
+            f"{gone[0]}{more} was changed, and there is no copy of it in {kept}", gone
+        )
 
 
-def go_back(kept: Path) -> Change:
-    """Undo the change held in `kept`; where it was cut short, undo what can be seen of it."""
-    scope, before = held(kept)
+def is_what_its_record_says(was: Held, path: str) -> bool:
+    """A file that only has another time or inode, as after a restored backup, did not change."""
+    site = Path(was.scope.root, was.scope.site)
+    name = os.path.relpath(path, was.scope.site or ".").replace(os.sep, "/")
     try:
-        said = json.loads((kept / "change.json").read_text(encoding="utf-8"))
-        change = Change(*(tuple(said[name]) for name in ("added", "removed", "altered")))
-    except FileNotFoundError:
-        change = difference(before, listing(scope))
-    refuse_loss(kept, change, before)
-    root = Path(scope.root)
+        data = Path(was.scope.root, path).read_bytes()
+    except OSError:
+        return False
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    for record in site.glob("*.dist-info/RECORD"):
+        with record.open(encoding="utf-8", errors="replace", newline="") as file:
+            if any(line[:2] == [name, f"sha256={digest}"] for line in csv.reader(file)):
+                return True
+    return False
+
+
+def go_back(kept: Path, whatever: bool = False) -> tuple[str, ...]:
+    """Undo the change held in `kept`; where it was cut short, what can be seen of it.
+
+    Raises SnapshotDamaged, with nothing done, where a copy that it takes is gone or damaged; or
+    with `whatever`, brings back all the rest and returns the paths that stay lost.
+    """
+    was = held(kept)
+    change = said(kept) or seen(was)
+    gone = lost(kept, change, was.rows)
+    if not whatever:
+        refuse_loss(kept, change, was.rows)
+    root = Path(was.scope.root)
     for path in reversed(change.added):
         take_away(root / path)
     for path in (*change.removed, *change.altered):
-        bring_back(root / path, before[path], kept / "files" / path)
-    set_folder_modes(root, before, change)
-    return change
+        if path not in gone:
+            bring_back(root / path, was.rows[path], kept / "files" / path)
+    set_folder_modes(root, was.rows, change)
+    flush(root)
+    return gone
+
+
+def said(kept: Path) -> Change | None:
+    """The change as it was written down when it was whole."""
+    try:
+        told = json.loads((kept / "change.json").read_text(encoding="utf-8"))
+        return Change(*(tuple(told[name]) for name in ("added", "removed", "altered")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SnapshotDamaged(f"{kept} does not tell what was changed: {error}") from error
+
+
+def seen(was: Held) -> Change:
+    """What differs now, as far as the change that was cut short can have done it."""
+    found = difference(was.rows, listing(was.scope))
+    sides = (found.added, found.removed, found.altered)
+    return Change(*(tuple(path for path in side if was.ours(path)) for side in sides))
 
 
 def take_away(path: Path) -> None:
@@ -225,7 +343,7 @@ def take_away(path: Path) -> None:
 
 
 def bring_back(path: Path, was: Row, copy: Path) -> None:
-    kind, mode, _, _, target = was
+    kind, mode, _, _, target, _ = was
     if kind == "d":
         if path.is_symlink() or path.is_file():
             path.unlink()

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,13 +53,26 @@ class Write:
 
 
 def held(paths: tuple[str, ...], kept: Path) -> "PutBack":
-    """Copies of these files, of a link the link itself; where nothing is, nothing."""
+    """Copies of these files, of a link the link itself; where nothing is, that is noted."""
     kept.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(paths):
-        if os.path.lexists(path):
-            shutil.copy2(path, kept / str(number), follow_symlinks=False)
-            snapshot.flush(kept / str(number))
-    return PutBack(paths, str(kept))
+    there = [path for path in paths if os.path.lexists(path)]
+    for path in there:
+        shutil.copy2(path, kept / str(paths.index(path)), follow_symlinks=False)
+    absent = tuple(path for path in paths if path not in there)
+    return PutBack(paths, str(kept), absent, missing_above(*absent))
+
+
+def missing_above(*paths: str) -> tuple[str, ...]:
+    """The folders that are still to be made for these paths, the innermost first."""
+    above = {str(folder) for path in paths for folder in Path(path).parents if not folder.exists()}
+    return tuple(sorted(above, key=len, reverse=True))
+
+
+def remove_empty(folders: tuple[str, ...]) -> None:
+    """Those that were made on the way and hold nothing any more."""
+    for folder in folders:
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 @dataclass(frozen=True)
@@ -67,19 +81,27 @@ class PutBack:
 
     paths: tuple[str, ...]
     kept: str
+    absent: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()  # that the way there made
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         return held(self.paths, kept)
 
     def do(self, progress: Progress) -> None:
-        for number, path in enumerate(map(Path, self.paths)):
-            copy, half = Path(self.kept, str(number)), path.with_name(f".{path.name}.back")
-            if not os.path.lexists(copy):
+        copies = {p: Path(self.kept, str(n)) for n, p in enumerate(self.paths)}
+        gone = [path for path, copy in copies.items() if path not in self.absent]
+        gone = [path for path in gone if not os.path.lexists(copies[path])]
+        if gone:
+            raise snapshot.SnapshotDamaged(f"the copy of {gone[0]} is gone", tuple(gone))
+        for name, copy in copies.items():
+            path, half = Path(name), Path(name).with_name(f".{Path(name).name}.back")
+            if name in self.absent:
                 path.unlink(missing_ok=True)
                 continue
             half.unlink(missing_ok=True)
             shutil.copy2(copy, half, follow_symlinks=False)
             os.replace(half, path)
+        remove_empty(self.folders)
 
     def __str__(self) -> str:
         return f"put back {', '.join(self.paths)}"
@@ -137,20 +159,23 @@ class Move:
 
     source: str
     target: str
+    folders: tuple[str, ...] = ()  # made for the source on its way there: to go when empty
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         if os.path.lexists(self.target):
             raise StepFailed(f"{self.target} is there already; {self.source} stays where it is")
-        return Move(self.target, self.source)
+        return Move(self.target, self.source, missing_above(self.target))
 
     def do(self, progress: Progress) -> None:
         source, target = Path(self.source), Path(self.target)
         if not os.path.lexists(source):  # done before, or never: both are where we want to be
+            remove_empty(self.folders)
             return
         if os.path.lexists(target):
             raise StepFailed(f"{target} is there already; {source} stays where it is")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)  # in one instant: never a copy that a kill could cut in half
+        remove_empty(self.folders)
 
     def __str__(self) -> str:
         return f"move {self.source} to {self.target}"
@@ -169,7 +194,8 @@ class Place:
         taken = [path for path in self.moves() if os.path.lexists(Path(self.into, path))]
         if taken:
             raise StepFailed(f"{Path(self.into, taken[0])} is there already")
-        return TakeOut(self.into, self.moves(), str(kept / "taken-out"))
+        made = missing_above(*(str(Path(self.into, path)) for path in self.moves()))
+        return TakeOut(self.into, self.moves(), str(kept / "taken-out"), made)
 
     def moves(self) -> tuple[str, ...]:
         """What can be moved in one piece: entries whose place is free, else what is in them."""
@@ -198,6 +224,7 @@ class TakeOut:
     folder: str
     paths: tuple[str, ...]
     to: str
+    made: tuple[str, ...] = ()  # folders that Place made
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         return Place(self.to, self.folder)
@@ -205,6 +232,7 @@ class TakeOut:
     def do(self, progress: Progress) -> None:
         for path in self.paths:
             Move(str(Path(self.folder, path)), str(Path(self.to, path))).do(progress)
+        remove_empty(self.made)
 
     def __str__(self) -> str:
         return f"take {len(self.paths)} entries out of {self.folder}"
@@ -253,12 +281,12 @@ class Packages:
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         try:
-            scope, site = installer.scope(self.python)
+            scope = installer.scope(self.python)
             files = [installer.get(one, progress) for one in self.wheels or ()]
         except installer.CannotInstall as error:
             raise StepFailed(str(error)) from error
         names = (*(one.name for one in self.wheels or ()), *self.removes)
-        snapshot.keep(scope, installer.touched(scope, site, names, files), kept, progress)
+        snapshot.keep(scope, installer.touched(scope, names, files), kept, progress)
         return Restore(str(kept))
 
     def do(self, progress: Progress) -> None:
@@ -292,6 +320,10 @@ class Restore:
 
     def do(self, progress: Progress) -> None:
         snapshot.go_back(Path(self.kept))
+
+    def do_what_can_be_done(self) -> tuple[str, ...]:
+        """As far as the snapshot goes; the paths that stay lost."""
+        return snapshot.go_back(Path(self.kept), whatever=True)
 
     def __str__(self) -> str:
         return f"bring back the packages of {self.kept}"

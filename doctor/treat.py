@@ -182,8 +182,7 @@ def carry_out(
         after = look()[1]
         worse = worsened(treatment, before, after) or new_conflict(treatment, unmet)
         if worse:
-            journal.take_back(book, receipt, worse, progress)
-            failed[treatment.fix] = worse
+            failed[treatment.fix] = worse + journal.taken_back(book, receipt, worse, progress)
             continue
         journal.commit(book, receipt)
         receipts.append(receipt)

@@ -170,6 +170,7 @@ def agreed(args: Args, screen: Screen, plan: Plan) -> bool:
 def recover(screen: Screen, book: Journal) -> None:
     for receipt in journal.recover(book, screen.progress):
         screen.say("recovered", fix=receipt.fix, when=receipt.when)
+        screen.lines(report.lost_lines(receipt, screen.lang))
 
 
 def undo(args: Args, screen: Screen) -> int:

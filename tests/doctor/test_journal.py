@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,6 @@ def test_undo_puts_files_back_with_their_modes(book, tmp_path):
     treat(book, *steps, Move(str(place / "new"), str(place / "moved")))
     assert (place / "moved").read_text() == "after"
     journal.undo(book, None, silent)
-    (place / "deep").rmdir()  # a folder that held nothing else is left, and is empty
     assert tree(place) == before
 
 
@@ -97,6 +97,49 @@ def test_a_torn_last_line_is_as_if_it_was_never_written(book, tmp_path):
     assert [r.state for r in book.history()] == ["done", "done"]
     for line in book.path.read_text().splitlines():
         json.loads(line)
+
+
+def test_undo_is_exact_where_a_file_is_no_plain_text(book, tmp_path):
+    """Line ends of Windows, bytes of no encoding, a link, a time: what was there comes back."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "windows").write_bytes(b"a\r\nb\r\n")
+    (place / "bytes").write_bytes(b"\xff\xfe\x00")
+    os.utime(place / "bytes", ns=(10**18, 10**18))
+    (place / "link").symlink_to("windows")
+    (place / "dangling").symlink_to("nowhere")
+    before = tree(place)
+    names = ("windows", "bytes", "link", "dangling", "deep/deeper/new")
+    treat(book, *(Write(str(place / name), "x\n") for name in names))
+    assert {(place / name).read_bytes() for name in names} == {b"x\n"}
+    journal.undo(book, None, silent)
+    assert tree(place) == before
+    assert (place / "bytes").stat().st_mtime_ns == 10**18
+
+
+def test_the_journal_cut_at_any_byte_leaves_all_or_nothing(tmp_path):
+    """Power loss takes the end of the journal; the copies beside it still know the way back."""
+    place = tmp_path / "place"
+
+    def begun(home):
+        place.mkdir()
+        (place / "a").write_text("before")
+        steps = (Write(str(place / "a"), "after"), Move(str(place / "a"), str(place / "d/b")))
+        journal.treat(home, Treatment("f", (), steps), silent)
+        return home.path.read_bytes()
+
+    book = Journal(tmp_path / "home")
+    data = begun(book)
+    last = data[:-1].rfind(b"\n") + 1
+    for cut in (last, last + 1, last + (len(data) - last) // 2, len(data) - 1, len(data)):
+        book.path.write_bytes(data[:cut])
+        assert [r.state for r in journal.recover(book, silent)] == ["rolled-back"]
+        assert {path: row[-1] for path, row in tree(place).items()} == {"a": b"before"}
+        assert not journal.recover(book, silent), "once is enough"
+        shutil.rmtree(place)
+        shutil.rmtree(book.home)
+        data = begun(book)
+        last = data[:-1].rfind(b"\n") + 1
 
 
 def test_one_doctor_at_a_time(tmp_path):
@@ -199,6 +242,44 @@ def test_packages_are_replaced_and_undo_brings_every_byte_back(book, env, shop):
     assert not list(root.rglob("direct_url.json")), "pip freeze would name a file of ours"
     journal.undo(book, None, silent)
     assert tree(root) == before
+
+
+def test_a_damaged_snapshot_gives_back_what_it_can_and_blocks_nothing(book, env, shop):
+    """A copy that is gone costs that file, not the use of the doctor."""
+    root = Path(env).parent.parent
+    before = tree(root)
+    journal.treat(book, Treatment("f", (), (upgrade(env, shop),)), silent)  # killed here, say
+    (kept,) = (book.home / "kept").glob("*/0/files")
+    copies = [path for path in kept.rglob("*.py") if path.name == "old.py"]
+    copies[0].unlink()
+    (receipt,) = journal.recover(book, silent)
+    assert receipt.state == "damaged"
+    assert [Path(path).name for path in receipt.lost] == ["old.py"]
+    after = tree(root)
+    assert {path for path in before if before[path] != after.get(path)} == set(receipt.lost)
+    assert not after.keys() - before.keys()
+    assert not journal.recover(book, silent)
+    treat(book, upgrade(env, shop))
+    assert [r.state for r in book.history()] == ["damaged", "done"]
+
+
+def test_what_others_did_between_a_kill_and_the_next_start_stays(book, env, shop):
+    """An edit elsewhere is no part of the treatment, and no reason to refuse to take it back."""
+    root = Path(env).parent.parent
+    site = next(root.glob("lib/python*/site-packages"))
+    (site / "theirs.py").write_text("x = 1")
+    before = tree(root)
+    step = upgrade(env, shop)
+    undo = step.inverse(book.kept("r", 0), silent)
+    shutil.rmtree(site / "alpha")  # cut in the middle
+    (site / "~lpha").mkdir()
+    (site / "theirs.py").write_text("x = 2")
+    (site / "new.py").write_text("new")
+    undo.do(silent)
+    after = tree(root)
+    changed = {Path(path).name for path in after if after[path] != before.get(path)}
+    assert changed == {"theirs.py", "new.py"}
+    assert not before.keys() - after.keys()
 
 
 def test_removing_a_package_is_undone_too(book, env):

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import os
 import random
 from pathlib import Path
@@ -121,6 +123,34 @@ def test_somebody_who_wrote_through_a_link_is_noticed(env, tmp_path):
         snapshot.settle(kept)
 
 
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(env, tmp_path):
+    kept = held(env, tmp_path, "site/alpha/a.py")
+    path = env / "site/beta/c.so"
+    was = path.stat()
+    (env / "other").write_text("tihs is site/beta/c.so")
+    os.utime(env / "other", ns=(was.st_atime_ns, was.st_mtime_ns))
+    os.replace(env / "other", path)
+    assert path.stat().st_size == was.st_size
+    with pytest.raises(SnapshotDamaged, match=r"c\.so"):
+        snapshot.settle(kept)
+
+
+def test_a_file_that_its_record_vouches_for_did_not_change(env, tmp_path):
+    """Touched, or brought back by a backup: another time, another inode, the same bytes."""
+    path = env / "site/beta/c.so"
+    digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()
+    (env / "site/beta-1.dist-info").mkdir()
+    record = env / "site/beta-1.dist-info/RECORD"
+    record.write_text(f"beta/c.so,sha256={digest.rstrip('=')},{path.stat().st_size}\n")
+    kept = tmp_path / "kept"
+    snapshot.keep(Scope(str(env), ("",), "site"), ["site/alpha/a.py"], kept, lambda what: None)
+    os.utime(path)
+    assert not snapshot.settle(kept)
+    path.write_text("not those bytes")
+    with pytest.raises(SnapshotDamaged, match=r"c\.so"):
+        snapshot.settle(kept)
+
+
 def test_a_snapshot_that_was_not_finished_is_not_trusted(env, tmp_path):
     kept = held(env, tmp_path, "site/alpha/a.py")
     (kept / "listing.json").unlink()
@@ -146,5 +176,6 @@ def test_any_change_of_copied_files_is_taken_back(env, tmp_path, seed):
             env / path
         )
     (env / f"site/added{seed}").write_text("new")
+    snapshot.settle(kept)
     snapshot.go_back(kept)
     assert tree(env) == before

@@ -2,10 +2,11 @@
 
 python -m tests.lab.kills [--count 200] [--seed 0]
 
-Each time: an environment is made, `comfy-doctor fix` is started on it and killed (SIGKILL), alone
-or with all that it started, somewhere between its first and its last moment; then `comfy-doctor
-undo` runs, as a person would after a power cut. Afterwards the tree must be byte-identical to the
-one before, or, where the treatment had ended, be so once it is undone; and imports must work.
+Each time `comfy-doctor fix` is started on an environment and killed (SIGKILL), alone
+or with all that it started, somewhere between its first and its last moment; a power cut may take
+part of the journal's last line, too. Then `comfy-doctor undo` runs, as a person would, and may be
+killed itself and run again. Afterwards the tree must be byte-identical to the one before, or,
+where the treatment had ended, be so once it is undone; it must have said so; and imports work.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -60,8 +62,8 @@ def doctor(here: Path, online: dict[str, str], *words: str) -> "subprocess.Popen
         cwd=ROOT,
         env={**os.environ, **online, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
 
@@ -76,9 +78,10 @@ def version(here: Path) -> str:
 
 
 def said(here: Path) -> str:
-    """What the journal holds now."""
+    """The whole lines that the journal holds now."""
     journal = here / ".comfy-doctor" / "journal.jsonl"
-    return journal.read_text() if journal.exists() else ""
+    text = journal.read_text() if journal.exists() else ""
+    return text[: text.rfind("\n") + 1]
 
 
 def wait_for(event: str, here: Path, run: "subprocess.Popen[bytes]") -> float:
@@ -115,22 +118,52 @@ def free(here: Path) -> None:
             time.sleep(0.05)
 
 
-def one(folder: Path, online: dict[str, str], after: str, instant: float, everything: bool) -> str:
-    """Kill `instant` seconds after that event; what was left, or an AssertionError."""
-    here = patient(folder, online)
+@dataclass(frozen=True)
+class Fate:
+    """What befalls one treatment, and the undo after it."""
+
+    after: str  # the journal's event that it is counted from
+    instant: float  # seconds
+    everything: bool  # all that the doctor started goes with it
+    torn: float  # the share of the journal's last line that the disk kept; 1: all of it
+    again: float  # seconds until the undo is killed, too; 0: it is not
+
+
+def tear(here: Path, share: float) -> None:
+    journal = here / ".comfy-doctor" / "journal.jsonl"
+    if share < 1 and journal.exists():
+        data = journal.read_bytes()
+        last = data[:-1].rfind(b"\n") + 1
+        journal.write_bytes(data[: last + int((len(data) - last) * share)])
+
+
+def one(here: Path, online: dict[str, str], fate: Fate) -> str:
+    """Kill as fate has it; what was left, or an AssertionError. The patient is as before."""
     before = held(here)
     run = doctor(here, online, "fix", "core-requirement-version")
-    if after:
-        wait_for(after, here, run)
-    time.sleep(instant)
-    kill(run, everything)
+    if fate.after:
+        wait_for(fate.after, here, run)
+    time.sleep(fate.instant)
+    kill(run, fate.everything)
     free(here)
-    touched = held(here) != before
-    finished = '"event": "done"' in said(here)
-    doctor(here, online, "undo").wait()
-    assert held(here) == before, f"not byte-identical after a kill at {instant:.3f} s"
+    tear(here, fate.torn)
+    touched, told = held(here) != before, said(here)
+    begun, finished = '"event": "begin"' in told, '"event": "done"' in told
+    assert begun or not touched, "changed without a word in the journal"
+    if fate.again:
+        second = doctor(here, online, "undo")
+        time.sleep(fate.again)
+        kill(second, everything=True)
+        free(here)
+    between = said(here)
+    answer = doctor(here, online, "undo").communicate()[0].decode()
+    assert held(here) == before, f"not byte-identical: {fate}: {answer}"
     assert version(here) == "1.0"
-    shutil.rmtree(folder)
+    if '"event": "rolled-back"' in between or '"event": "undone"' in between or not begun:
+        assert "Nothing was changed" in answer, answer
+    else:
+        assert ("Undone" if finished else "was taken back") in answer, answer
+    shutil.rmtree(here / ".comfy-doctor", ignore_errors=True)
     if finished:
         return "had ended, undone"
     return "in the middle, taken back" if touched else "nothing touched yet"
@@ -150,15 +183,27 @@ def main() -> None:
         phases = {"": wait_for("begin", here, run)}  # looking and planning
         phases["begin"] = wait_for("step", here, run)  # the snapshot
         phases["step"] = wait_for("done", here, run)  # installing and verifying
-        run.wait()
+        run.communicate()
+        began = time.monotonic()
+        doctor(here, online, "undo").communicate()
+        undoing = time.monotonic() - began
+        shutil.rmtree(here / ".comfy-doctor")
         for number in range(asked.count):
-            after = dice.choice(["", "begin", "step", "step"])
-            instant = dice.uniform(0, phases[after] * 1.1)
+            after = dice.choice(["", "begin", "step", "step", "step"])
             everything = dice.random() < 0.5
-            found[one(Path(folder, str(number)), online, after, instant, everything)] += 1
+            fate = Fate(
+                after,
+                dice.uniform(0, phases[after] * 1.1),
+                everything,
+                torn=dice.random() if everything and dice.random() < 0.4 else 1,
+                again=dice.uniform(0, undoing) if dice.random() < 0.3 else 0,
+            )
+            found[one(here, online, fate)] += 1
             sys.stdout.write(f"\r{number + 1} of {asked.count}: {dict(found)}")
             sys.stdout.flush()
-    sys.stdout.write("\nevery tree byte-identical, every import works\n")
+    sys.stdout.write(
+        "\nevery tree byte-identical, every import works, every undo said what it did\n"
+    )
 
 
 if __name__ == "__main__":
