@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Nothing but this catches what nobody expected."""
     words = list(sys.argv[1:] if argv is None else argv)
     be_robust()
-    screen = Screen(language(), "--json" in words, "--no-color" in words)
+    own = words[: words.index("--")] if "--" in words else words  # the rest is main.py's
+    screen = Screen(language(), "--json" in own, "--no-color" in own)
     try:
         return obey(words, screen)
     except Refusal as error:

@@ -51,6 +51,7 @@ NODE = re.compile(
     r"(?P<failed> \((?:IMPORT|PRESTARTUP) FAILED\))?: (?P<path>.+)$"
 )
 CANNOT = re.compile(r"^Cannot import (?P<path>.+) module for custom nodes: (?P<why>.*)$")
+EXTRA = re.compile(r"^IMPORT FAILED: (?P<path>\S+)$")  # of the nodes that come with ComfyUI
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Startup:
     phases: list[Phase] = field(default_factory=list)
     nodes: dict[str, NodeStart] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)  # pack -> exception
+    extras: list[str] = field(default_factory=list)  # nodes of ComfyUI's own that did not load
     models: int = 0  # folders of models that a configuration adds
     since: float = 0.0
     at: int = 0  # the mark that is waited for
@@ -77,6 +79,8 @@ class Startup:
             self.models += 1
         if found := NODE.match(text):
             self.node(found["path"], float(found["seconds"]), bool(found["failed"]))
+        elif found := EXTRA.match(text):
+            self.extras.append(found["path"])
         elif found := CANNOT.match(text):
             self.why[name(found["path"])] = found["why"][:300]
         for place in range(self.at, len(marks())):

@@ -11,13 +11,13 @@ ROOT = Path(__file__).parent.parent
 ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice flags startscript checks diagnose
-        logfile traceback hints symptoms startup listen
+        logfile traceback hints symptoms startup listen cures
         probe probe_packs locate machine cards modelfiles keeping contents examine
         mirrors tree entry archive source git download reach remember errand race lfs proof naming
         fetch network packs registry intact
         child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock
         trial treat nodes
-        api launch launched handoff redact report options screen verbs cli __main__
+        api events prompt launch launched handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory
@@ -45,6 +45,7 @@ EFFECTS = {  # module of the standard library or another's -> where it may be us
     "socket": {"machine", "download"},
     "psutil": {"locate", "machine", "git", "launched"},
     "rich": {"screen"},
+    "websocket": {"events"},
 }
 MODULES = [path for package in ORDER for path in sorted((ROOT / package).rglob("*.py"))]
 

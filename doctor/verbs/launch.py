@@ -44,7 +44,7 @@ def launch(args: Args, screen: Screen) -> int:
         return tell_port(taken, patient, screen)
     if args.detach:
         return detached(args, patient, what, screen)
-    return Watch(args, patient, what, screen).run()
+    return Watch(args, patient, kept, screen).run()
 
 
 def startable(args: Args) -> Target:

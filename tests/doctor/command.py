@@ -25,6 +25,7 @@ def doctor(*words: object, cwd: Path | None = None, **variables: str) -> tuple[i
 
 def answer(*words: object, **more: Any) -> tuple[int, dict[str, Any]]:
     """Exit code, and the one JSON object on stdout."""
-    code, out, _ = doctor(*words, "--json", **more)
+    own = words.index("--") if "--" in words else len(words)
+    code, out, _ = doctor(*words[:own], "--json", *words[own:], **more)
     said: dict[str, Any] = json.loads(out)
     return code, said

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 DIR, PYTHON = "COMFYUI_DIR", "COMFYUI_PYTHON"
-TORCHVISION = '''"""A stand-in for torchvision, made for a test: it can be imported, and nothing else."""
+TORCHVISION = '''"""A stand-in for torchvision, made for a test: it can only be imported."""
 
 __version__ = "0.0.0+stand-in"
 
 from torchvision import transforms
 '''
-TRANSFORMS = '''"""A stand-in for torchvision.transforms: names to import; whoever calls one is told."""
+TRANSFORMS = '''"""A stand-in for torchvision.transforms: names; whoever calls one is told."""
 
 
 class StandIn:
@@ -34,7 +34,7 @@ class StandIn:
 
 Compose = Normalize = Resize = ToTensor = CenterCrop = InterpolationMode = StandIn
 '''
-TORCHAUDIO = '''"""A stand-in for torchaudio, made for a test: it can be imported, and nothing else."""
+TORCHAUDIO = '''"""A stand-in for torchaudio, made for a test: it can only be imported."""
 
 __version__ = "0.0.0+stand-in"
 '''
