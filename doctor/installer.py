@@ -12,11 +12,14 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -211,24 +214,63 @@ def shelf() -> Path:
     return Path(home, "comfy-doctor", "wheels")
 
 
+def on_shelf(one: Wheel) -> Path:
+    name = unquote(Path(urlparse(one.url).path).name)
+    return shelf() / (one.sha256 or hashlib.sha256(one.url.encode()).hexdigest())[:16] / name
+
+
+def at_hand(one: Wheel) -> Path | None:
+    """The file of a wheel, where it need not be fetched."""
+    local = one.url.startswith("file:")
+    path = Path(url2pathname(unquote(urlparse(one.url).path))) if local else on_shelf(one)
+    return path if path.name.endswith(".whl") and path.is_file() else None
+
+
 def get(one: Wheel, progress: Progress) -> Path:
     """The wheel as a file, its hash checked; built first where only a source is to be had."""
-    name = unquote(Path(urlparse(one.url).path).name)
+    name = on_shelf(one).name
     if not name.endswith(".whl"):
         return built(one, progress)
-    if one.url.startswith("file:"):
-        path = Path(url2pathname(unquote(urlparse(one.url).path)))
-        check_hash(path, one.sha256)
-        return path
-    path = shelf() / (one.sha256 or hashlib.sha256(one.url.encode()).hexdigest())[:16] / name
-    if not path.exists():
+    path = at_hand(one)
+    if path is None:
+        path = on_shelf(one)
         progress(f"{name} ({one.size >> 20} MB)")
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def told(here: int, total: int) -> None:
+            if total >= 1 << 24:
+                progress(f"{name} ({here >> 20} of {total >> 20} MB)")
+
         try:
-            download(one.url, path, sha256=one.sha256)
+            download(one.url, path, sha256=one.sha256, progress=each(1 << 23, told))
         except Unreachable as error:
             raise CannotInstall(f"{name} did not arrive: {error}") from error
+    check_hash(path, one.sha256)
     return path
+
+
+def each(step: int, told: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Tell only once in so many bytes: a line of progress costs more than a block of a file."""
+    last = -step
+
+    def told_sometimes(here: int, total: int) -> None:
+        nonlocal last
+        if here - last >= step:
+            last = here
+            told(here, total)
+
+    return told_sometimes
+
+
+def forget(wheels: Iterable[Wheel], older: float = 14 * 86_400) -> None:
+    """Wheels are kept until what they brought is verified; and what nobody came back for goes."""
+    for one in wheels:
+        if not one.url.startswith("file:"):
+            shutil.rmtree(on_shelf(one).parent, ignore_errors=True)
+        shutil.rmtree(shelf() / f"built-{one.name}-{one.version}", ignore_errors=True)
+    for folder in shelf().glob("*"):
+        with suppress(OSError):
+            if folder.stat().st_mtime < time.time() - older:
+                shutil.rmtree(folder)
 
 
 def built(one: Wheel, progress: Progress) -> Path:

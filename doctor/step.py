@@ -9,16 +9,18 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from doctor import child, flags, installer, snapshot, startscript
+from doctor import child, flags, installer, room, snapshot, startscript
 from doctor.facts import Flag, Refusal
 from doctor.flags import Kept, Script
 from doctor.installer import Wheel
 from doctor.manifest import world
+from doctor.room import Need
+from doctor.snapshot import Scope
 
 Progress = Callable[[str], None]
 
@@ -283,11 +285,16 @@ class Packages:
         try:
             scope = installer.scope(self.python)
             files = [installer.get(one, progress) for one in self.wheels or ()]
+            room.refuse_short(tuple(self.needs(scope, kept)))
         except installer.CannotInstall as error:
             raise StepFailed(str(error)) from error
         names = (*(one.name for one in self.wheels or ()), *self.removes)
         snapshot.keep(scope, installer.touched(scope, names, files), kept, progress)
         return Restore(str(kept))
+
+    def needs(self, scope: Scope | None, home: Path) -> Iterator[Need]:
+        """The room it takes, as far as the wheels are known."""
+        return room.needs(self.wheels or (), scope, self.python, home, self.removes)
 
     def do(self, progress: Progress) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from doctor import fetch, installer, journal, machine, uv
+from doctor import fetch, installer, journal, machine, room, uv
 from doctor.check import subject
 from doctor.facts import Facts, Refusal, Unknown
 from doctor.finding import Diagnosis
@@ -58,6 +58,7 @@ def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: 
                 refuse_in_use(step)
                 refuse_system(step, facts)
             steps = tuple(settled(s, facts, journal, settings, say) for s in treatment.steps)
+            refuse_no_room(steps, journal)
         except (InUse, installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
             refused[treatment.fix] = str(why)
             continue
@@ -91,6 +92,16 @@ def refuse_system(step: Step, facts: Facts) -> None:
             f"{facts.target.python} belongs to the operating system (PEP 668): make an environment"
             " of its own for ComfyUI, with `comfy-doctor setup DIR`"
         )
+
+
+def refuse_no_room(steps: tuple[Step, ...], journal: Journal) -> None:
+    """Before anything is fetched: is there room for it all."""
+    packages = [step for step in steps if isinstance(step, Packages)]
+    needs: list[room.Need] = []
+    for step in packages:
+        there = os.path.exists(step.python)
+        needs += step.needs(installer.scope(step.python) if there else None, journal.home)
+    room.refuse_short(needs)
 
 
 def is_ours(python: str) -> bool:
@@ -160,9 +171,13 @@ def obtain(
 
 def sizes(plan: Plan) -> int:
     """Bytes that will be downloaded, as far as the servers tell."""
-    steps = (step for treatment in plan.treatments for step in treatment.steps)
-    wheels = (w for step in steps if isinstance(step, Packages) for w in step.wheels or ())
-    return sum(wheel.size for wheel in wheels if not wheel.url.startswith("file:"))
+    wheels = (wheel for treatment in plan.treatments for wheel in wheels_of(treatment))
+    return sum(map(room.to_fetch, wheels))
+
+
+def wheels_of(treatment: Treatment) -> tuple[installer.Wheel, ...]:
+    packages = (step for step in treatment.steps if isinstance(step, Packages))
+    return tuple(wheel for step in packages for wheel in step.wheels or ())
 
 
 def carry_out(
@@ -185,6 +200,7 @@ def carry_out(
             failed[treatment.fix] = worse + journal.taken_back(book, receipt, worse, progress)
             continue
         journal.commit(book, receipt)
+        installer.forget(wheels_of(treatment))
         receipts.append(receipt)
         cured += treatment.cures
         before = after
@@ -196,9 +212,11 @@ def worsened(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> str:
 
     An error that could not be judged before is no worsening: a new environment has room for it.
     """
-    still = {f.id for f in after.errors} & set(treatment.cures)
+    was = {f.id: f.severity for f in before.findings}
+    cures = (f for f in after.findings if f.id in treatment.cures)
+    still = [f.id for f in cures if f.severity >= was.get(f.id, 0)]
     if still:
-        return f"{sorted(still)[0]} is still there"
+        return f"{still[0]} is still there"
     known = {f.id for f in before.findings} | {n.id for n in before.not_judged}
     known |= {MILDER[id] for id in treatment.cures if id in MILDER}
     new = [f for f in after.errors if f.id not in known and subject(f.id) in HEALTH]

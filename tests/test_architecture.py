@@ -15,8 +15,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         probe probe_packs locate machine cards modelfiles keeping contents examine
         mirrors tree entry archive source git download reach remember errand race lfs proof naming
         fetch network packs registry intact
-        child receipts snapshot wishes suspicion uv installer step fix fixes plan journal sync lock
-        trial treat nodes
+        child receipts snapshot wishes suspicion uv installer room step fix fixes plan journal sync
+        lock trial treat nodes
         api events prompt launch launched handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
