@@ -5,7 +5,7 @@ A table's rows become one dataclass; checks and fixes read them as `facts.world`
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,25 @@ class FlagCure(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class System(Row):
+    """A family of distributions, and how a package of theirs is installed."""
+
+    family: str
+    names: tuple[str, ...]
+    install: str
+    like: str = ""  # the family whose names of packages it shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Row):
+    """Something of the operating system, by family: packages, or other commands."""
+
+    part: str
+    packages: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exclusive(Row):
     """Flags of which main.py takes one at a time."""
 
@@ -286,6 +305,8 @@ class World:
     cuda_malloc: tuple[CudaMalloc, ...] = ()
     flag_cures: tuple[FlagCure, ...] = ()
     exclusive: tuple[Exclusive, ...] = ()
+    systems: tuple[System, ...] = ()
+    parts: tuple[Part, ...] = ()
     precision: tuple[Precision, ...] = ()
     numpy_abi: tuple[NumpyText, ...] = ()
     numpy_removed: tuple[NumpyText, ...] = ()
@@ -322,6 +343,8 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "cards": ("gpus", "cards", Card),
     "cuda_malloc": ("gpus", "cuda_malloc", CudaMalloc),
     "flag_cures": ("launch", "flag_cures", FlagCure),
+    "systems": ("system", "systems", System),
+    "parts": ("system", "parts", Part),
     "exclusive": ("launch", "exclusive", Exclusive),
     "precision": ("gpus", "precision", Precision),
     "numpy_abi": ("numpy", "abi", NumpyText),

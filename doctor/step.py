@@ -6,6 +6,7 @@ made here: it is moved.
 """
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -256,8 +257,10 @@ class MakeVenv:
         words = [self.python, "-m", "venv", self.path]
         ended = child.run(words, timeout=600)
         if ended.code:
-            said = (ended.out + ended.err).strip().splitlines()
-            raise StepFailed(f"no virtual environment at {self.path}: {' '.join(said[-2:])}")
+            said = ended.out + ended.err
+            told = re.search(r"^\s*(apt(?:-get)? install \S+)", said, re.MULTILINE)
+            why = f"its owner has to type: {told[1]}" if told else " ".join(said.split()[-30:])
+            raise StepFailed(f"{self.python} makes no virtual environment at {self.path}: {why}")
 
     def __str__(self) -> str:
         return f"make a virtual environment at {self.path}"

@@ -166,6 +166,7 @@ def triton_compile_env(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             Severity.INFO,
             because=(f"{name} {facts.packages[name].version}", *(f"no {w}" for w in lacking)),
+            commands=advise.system(facts, "compiler"),
         )
 
 

@@ -12,7 +12,9 @@ from doctor.finding import Finding, Severity
 def git_missing(facts: Facts) -> Iterator[Finding]:
     """There is no git, which node managers and updates call."""
     if facts.comfyui is not None and facts.comfyui.present and not facts.host.git:
-        yield Finding(Severity.WARNING, because=("git ∉ PATH",))
+        yield Finding(
+            Severity.WARNING, because=("git ∉ PATH",), commands=advise.system(facts, "git")
+        )
 
 
 @check("git-repository-corrupt")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from doctor import advise
 from doctor.check import check
 from doctor.checks.causes import tried
 from doctor.checks.torch import advised, on_cpu, vendor, version_and_build
@@ -49,6 +50,7 @@ def nvidia_driver_missing(facts: Facts) -> Iterator[Finding]:
             Severity.ERROR if needed else Severity.WARNING,
             because=(cards[0].name, "nvidia-smi names no driver"),
             values={"gpu": cards[0].name},
+            commands=advise.system(facts, "driver"),
         )
 
 
@@ -107,7 +109,7 @@ def nvidia_driver_too_old(facts: Facts) -> Iterator[Finding]:
                     *why,
                 ),
                 values={"driver": gpu.driver, "least": least, "cuda": cuda},
-                commands=commands,
+                commands=(*commands, *advise.system(facts, "driver")),
                 fix="install-torch",
             )
             return

@@ -200,15 +200,8 @@ def system_lib_missing(facts: Facts) -> Iterator[Finding]:
             Severity.ERROR if module in ("torch", "numpy", "cv2") else Severity.WARNING,
             because=(f"{module}: {outcome.error}",),
             values={"module": module, "library": library[0] if library else "?"},
-            commands=system_package(facts, library[0] if library else ""),
+            commands=advise.system(facts, library[0] if library else ""),
         )
-
-
-def system_package(facts: Facts, library: str) -> tuple[str, ...]:
-    """The package of the system that brings a library, where we know it."""
-    known = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}
-    debian = any(name in facts.host.name for name in ("Debian", "Ubuntu"))
-    return (f"apt-get install {known[library]}",) if debian and library in known else ()
 
 
 @check("glibcxx-glibc-too-old")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from doctor import advise
 from doctor.check import check
 from doctor.facts import Facts
 from doctor.finding import Finding, Severity
@@ -81,7 +82,11 @@ def windows_long_path(facts: Facts) -> Iterator[Finding]:
     """On Windows, a path that leaves node packs too little of the 260 signs there are."""
     path = facts.comfyui.path if facts.comfyui is not None else ""
     if len(path) > LONG and facts.host.os == "windows":
-        yield Finding(Severity.WARNING, because=(f"{len(path)} signs: {path}",))
+        yield Finding(
+            Severity.WARNING,
+            because=(f"{len(path)} signs: {path}",),
+            commands=advise.system(facts, "long-paths"),
+        )
 
 
 @check("listening-publicly")

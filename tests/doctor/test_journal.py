@@ -201,6 +201,19 @@ def test_old_snapshots_are_removed_by_the_rule_and_never_the_last_one(book, tmp_
     assert (book.home / "kept" / receipts[-2]).exists()
 
 
+def test_a_python_without_venv_names_the_command_that_brings_it(book, tmp_path):
+    """What Debian's python3 says, whose ensurepip is a package of its own."""
+    fake = tmp_path / "python3"
+    fake.write_text(
+        "#!/bin/sh\necho 'The virtual environment was not created successfully because ensurepip"
+        " is not\navailable.\n\n    apt install python3.12-venv\n\nFailing command: x'\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    step = MakeVenv(str(tmp_path / "env"), str(fake))
+    with pytest.raises(StepFailed, match=r"apt install python3\.12-venv$"):
+        journal.treat(book, Treatment("f", (), (step,)), silent)
+
+
 # Packages, in a real environment with a real pip
 
 
