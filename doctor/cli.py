@@ -17,7 +17,7 @@ from typing import NoReturn
 from doctor import options
 from doctor.facts import Refusal
 from doctor.screen import Screen
-from doctor.words import language
+from doctor.words import language, sentence
 
 VERBS = {  # command -> module below doctor.verbs, and function; imported when it is asked for
     "check": ("check", "check"),
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return obey(words, screen)
     except Refusal as error:
-        return refuse(screen, str(error), error.code)
+        return refuse(screen, sentence(error, screen.lang), error.code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return refuse(screen, f"{where}{error.strerror or error}.", 2)

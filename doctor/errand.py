@@ -17,6 +17,7 @@ from doctor.facts import Refusal
 from doctor.manifest import World
 from doctor.mirrors import INSTEAD_OF, ORIGIN, Route, Unreachable, routes
 from doctor.source import Source
+from doctor.words import say
 
 Say = Callable[[str], None]
 # After one of these, or a second time limit, a host is not asked again on the same errand.
@@ -48,9 +49,17 @@ class NotObtained(Refusal):
 
     code = 1
 
-    def __init__(self, reference: str, why: str, advice: str, tried: Sequence[Attempt]) -> None:
-        super().__init__(f"{why}. {advice}")
-        self.reference, self.why, self.advice, self.tried = reference, why, advice, tuple(tried)
+    def __init__(self, reference: str, tried: Sequence[Attempt] = (), **values: object) -> None:
+        super().__init__(say(f"fetch-{reference}", "en", **values))
+        self.reference, self.tried, self.words = (
+            reference,
+            tuple(tried),
+            (f"fetch-{reference}", values),
+        )
+
+    @property
+    def why(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class Refusal(Exception):
     """What was asked cannot be done, for a reason the person can change: one clear sentence."""
 
     code = 2  # the exit code: bad usage or input, where a subclass says nothing else
+    words: tuple[str, dict[str, Any]] = ("", {})  # of manifests/words.toml, and what fills them
 
 
 class NotKnown(Exception):

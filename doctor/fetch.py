@@ -87,7 +87,7 @@ def obtain(
     errand = Errand(source, work, world, environ, patience, say, allow_unproven, until)
     try:
         if offline and not local_path(source.url):
-            raise NotObtained("offline", "Nothing is fetched offline", "Name a local archive.", ())
+            raise NotObtained("offline")
         arrived = brought(errand)
         path = staging / f"{source.name}-{work.name.removeprefix('.work-')}"
         return replace(arrived, path=arrived.path.rename(path))
@@ -109,7 +109,7 @@ def newest(
     patience = timeout or Patience()
     until = monotonic() + patience.total
     if offline:
-        raise NotObtained("offline", "Nothing is asked offline", "Ask again with a network.", ())
+        raise NotObtained("offline")
     errand = Errand(source, staging, world, environ, patience, say, False, until)
     return name_commit(errand).commit
 
@@ -140,8 +140,7 @@ def settled(errand: Errand, found: Arrivals) -> Arrived:
         return doubtful[0]
     if not doubtful:
         raise nothing(errand)
-    advice = "Read which files these are; --allow-unproven takes it nevertheless."
-    raise NotObtained("unproven", f"It is not proved: {doubtful[0].why}", advice, errand.tried)
+    raise NotObtained("unproven", errand.tried, why=doubtful[0].why)
 
 
 def arrivals(errand: Errand, named: Named) -> Arrivals:

@@ -13,16 +13,18 @@ from doctor.download import read
 from doctor.errand import Errand, Named, NotObtained
 from doctor.mirrors import ORIGIN, Route, Unreachable, api, private, redacted, secret
 from doctor.race import Way, raced
+from doctor.source import local_path
 
 PATIENCE = 1.5  # seconds for git alone, before the API is asked beside it; it counts questions
 
 
 def nothing(errand: Errand) -> NotObtained:
     """No route brought anything."""
+    url = redacted(errand.source.url)
+    if local_path(errand.source.url) and errand.tried:
+        return NotObtained("bad-archive", errand.tried, url=url, why=errand.tried[-1].why)
     whys = "; ".join(f"{one.route.name} {one.reason}" for one in errand.tried) or "no time left"
-    advice = "Name a proxy (HTTPS_PROXY), a mirror of yours (GITHUB_ENDPOINT), or a local archive."
-    why = f"{redacted(errand.source.url)} was not to be had ({whys})"
-    return NotObtained("github-unreachable", why, advice, errand.tried)
+    return NotObtained("github-unreachable", errand.tried, url=url, whys=whys)
 
 
 def name_commit(errand: Errand) -> Named:
@@ -77,11 +79,10 @@ def refuse_absent(errand: Errand) -> None:
     """The origin did answer, and has no such thing: then no mirror is asked."""
     reasons, url = {one.reason for one in errand.tried}, redacted(errand.source.url)
     if "no-such-ref" in reasons:
-        why = f"{url} has no branch or tag {errand.source.ref!r}"
-        raise NotObtained("no-such-ref", why, "Name one that it has.", errand.tried)
+        ref = repr(errand.source.ref)
+        raise NotObtained("no-such-ref", errand.tried, url=url, ref=ref)
     if reasons and reasons <= {"http-404", "http-401"}:
-        why = f"{url} does not exist, or is private"
-        raise NotObtained("no-such-repository", why, "Look at the address.", errand.tried)
+        raise NotObtained("no-such-repository", errand.tried, url=url)
 
 
 def ask_git(errand: Errand, route: Route) -> Named | None:
@@ -113,9 +114,8 @@ def ask_api(errand: Errand, route: Route) -> Named | None:
 def ask_mirrors(errand: Errand) -> Named:
     """Nobody who may be believed was reached: a mirror's word serves only where that is allowed."""
     if not errand.allow_unproven:
-        why = f"Which commit of {redacted(errand.source.url)} is meant, only its origin can say"
-        advice = "It did not answer. Write @COMMIT (40 digits) behind the address to name it."
-        raise NotObtained("commit-unknown", why, advice, errand.tried)
+        url = redacted(errand.source.url)
+        raise NotObtained("commit-unknown", errand.tried, url=url)
 
     def bring(route: Route, into: Path, stop: threading.Event) -> Named | None:
         return ask_git(errand, route)

@@ -25,6 +25,7 @@ from doctor.plan import Plan, Treatment
 from doctor.receipts import Journal
 from doctor.source import ARCHIVE, PACKED, SSH
 from doctor.step import Move, Packages, Step, Write
+from doctor.words import refused, say
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,7 @@ class Errands:
             self.say(f"registry: {error}")
             address = registry.listed(self.comfyui, asked.id)
             if not address:
-                raise NoRegistry(
-                    f"The registry was not reached ({error}), and no list on this machine names"
-                    f" {asked.id}. Name its repository instead: https://github.com/OWNER/NAME."
-                ) from error
+                raise refused(NoRegistry, "registry-away", id=asked.id, why=str(error)) from error
             return self.bring(replace(asked, source=fetch.Source.parse(address), version=""))
         if release.deprecated:
             self.say(f"registry: {asked.id} {release.version} is deprecated")
@@ -118,7 +116,7 @@ class Errands:
             arrived = doubted(arrived, f"the archive calls itself {own}")
         if not arrived.proven and not self.settings.allow_unproven:
             fetch.remove(arrived.path)
-            raise NoRegistry(f"{asked.id} is not proved: {arrived.why}. See --allow-unproven.")
+            raise refused(NoRegistry, "registry-unproven", id=asked.id, why=arrived.why)
         note = replace(
             noted(asked, arrived), kind="registry", id=release.id, version=release.version
         )
@@ -172,15 +170,12 @@ def noted(asked: Want, arrived: fetch.Arrived) -> Note:
     )
 
 
-def taken(comfyui: str, note: Note) -> str:
+def taken(comfyui: str, note: Note, lang: str) -> str:
     """Why a pack cannot go live under its name: "" if it can."""
     for pack in packs.installed(comfyui):
         same = note.id and pack.id.lower() == note.id.lower()
         if pack.name.lower() == note.name.lower() or same:
-            state = (
-                "" if pack.state == "enabled" else f", {pack.state}: `node enable` brings it back"
-            )
-            return f"{pack.path} is there already{state}"
+            return say(f"taken-{pack.state}", lang, path=pack.path, name=pack.name)
     return ""
 
 
@@ -228,13 +223,15 @@ def bring_in(facts: Facts, coming: Sequence[Coming]) -> Treatment:
 def live(comfyui: str, one: Coming) -> Iterator[Step]:
     target = packs.custom_nodes(comfyui) / one.note.name
     yield Write(str(packs.note_path(comfyui, one.note.name)), one.note.written())
+    note = one.note
+    what = f"{note.name} ({note.commit[:12] or note.version or note.kind}, by {note.route})"
     if one.want.replaces is None:
-        yield Move(str(one.path), str(target))
+        yield Move(str(one.path), str(target), what=what)
         return
     old = Path(one.want.replaces.path)
     aside = set_aside(comfyui, old.name)
     yield Move(str(old), str(aside))
-    yield Move(str(one.path), str(old))
+    yield Move(str(one.path), str(old), what=what)
 
 
 def carried(
@@ -324,7 +321,13 @@ def attempt(
     bad = [f for t in plan.treatments for s in t.steps for f in malicious(s, facts)]
     if bad:
         return Plan((), {treatment.fix: "; ".join(bad)})
-    return plan
+    return replace(plan, treatments=tuple(map(without_idle, plan.treatments)))
+
+
+def without_idle(treatment: Treatment) -> Treatment:
+    """The same without the packages of which nothing has to be changed."""
+    steps = (s for s in treatment.steps if not (isinstance(s, Packages) and s.idle))
+    return replace(treatment, steps=tuple(steps))
 
 
 def elsewhere(step: Step, others: Sequence[str]) -> Step:

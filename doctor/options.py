@@ -118,14 +118,53 @@ def launching(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("--script", nargs="?", const="", metavar="FILE", help=script)
 
 
+NODE_EXAMPLES = """\
+`comfy-doctor node ACTION --help` has examples. --comfyui DIR names the installation, --dry-run
+shows what would be done, --json answers programs, and `comfy-doctor undo` takes the last change
+back."""
+EXAMPLES = {
+    "install": """\
+examples:
+  comfy-doctor node install comfyui-impact-pack                 by its id in the registry
+  comfy-doctor node install https://github.com/OWNER/NAME       its default branch
+  comfy-doctor node install https://github.com/OWNER/NAME@v1.2  a tag, a branch or a commit
+  comfy-doctor node install ~/Downloads/NAME-main.zip           what a browser saved
+Where GitHub is out of reach mirrors are asked by themselves (-v shows each attempt).
+GITHUB_ENDPOINT names one of your own, HTTPS_PROXY a proxy. A commit id of 40 digits behind @
+lets any mirror deliver, even where the origin cannot be asked at all.""",
+    "update": """\
+examples:
+  comfy-doctor node update               all packs that follow a branch or the registry
+  comfy-doctor node update NAME          this one, also where it stands on a tag or a commit
+Files that you edited keep a pack from being updated; files that you added are carried along.""",
+    "bisect": """\
+ComfyUI is started without a server, with half of the packs, then a quarter, until one is left.
+Nothing is changed by it. A pack that ComfyUI can go on without is named with its error, too.""",
+    "snapshot": """\
+examples:
+  comfy-doctor node snapshot save before.json
+  comfy-doctor node snapshot restore before.json --dry-run
+The file is one that ComfyUI-Manager reads, and its own snapshots are read here.""",
+}
+
+
 def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:
-    nodes = verbs.add_parser("node", help="Custom nodes.", description="Custom nodes.")
+    help = "Custom nodes: fetched over any route, proved, and brought in whole or not at all."
+    nodes = verbs.add_parser("node", help=help, description=help, epilog=NODE_EXAMPLES)
     acts = nodes.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
     help = "Meet the requirements of ComfyUI, all enabled packs and your own file together."
     acts.add_parser("sync", help=help, description=help, parents=shared)
 
     def act(name: str, help: str, one: str = "", many: str = "") -> argparse.ArgumentParser:
-        parser = acts.add_parser(name, help=help, description=help, parents=shared)
+        more = EXAMPLES.get(name, "")
+        parser = acts.add_parser(
+            name,
+            help=help,
+            description=help,
+            parents=shared,
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if one or many:
             parser.add_argument("packs", nargs=one or "+", metavar=many or "PACK")
         return parser

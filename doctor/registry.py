@@ -16,6 +16,7 @@ from doctor.examine import text
 from doctor.facts import Refusal
 from doctor.mirrors import Unreachable
 from doctor.packs import ID
+from doctor.words import refused
 
 PUBLIC, VARIABLE = "https://api.comfy.org", "COMFY_REGISTRY"  # the variable: a registry of yours
 LISTS = ("custom_nodes/ComfyUI-Manager/custom-node-list.json",)
@@ -63,21 +64,20 @@ def release(
         raise Unreachable("page", url, "it answered something else than the registry") from error
     except Unreachable as error:
         if error.reason in ("http-404", "http-400"):
-            raise NotThere(
-                f"The registry ({base(environ)}) has no node pack {id} {version}".rstrip()
-            ) from error
+            place, wanted = base(environ), f"{id} {version}".rstrip()
+            raise refused(NotThere, "registry-none", registry=place, id=wanted) from error
         raise
     return parsed(told, id, url)
 
 
 def parsed(told: Any, id: str, url: str) -> Release:
     if not isinstance(told, dict) or not isinstance(told.get("downloadUrl"), str):
-        raise NotThere(f"The registry has {id}, but nothing to download of it")
+        raise refused(NotThere, "registry-empty", id=id)
     version = told.get("version", "")
     if isinstance(version, dict):
         version = version.get("version", "")
     if not told["downloadUrl"] or not ID.fullmatch(str(version)):
-        raise NotThere(f"The registry has {id}, but nothing to download of it")
+        raise refused(NotThere, "registry-empty", id=id)
     return Release(
         id, str(version), urljoin(url, told["downloadUrl"]), bool(told.get("deprecated"))
     )

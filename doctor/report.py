@@ -144,6 +144,11 @@ def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
     return say("sick-by-hand", lang, count=len(diagnosis.errors))
 
 
+def planned(plan: "Plan", lang: str) -> Iterator[str]:
+    """The plan under its title, a line apart from what stands above."""
+    yield from ("", say("plan", lang), *plan_lines(plan, lang))
+
+
 def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
     """What would be done, fix by fix."""
     for treatment in plan.treatments:

@@ -4,10 +4,11 @@ With --json, stdout holds exactly one JSON object; everything else goes to stder
 """
 
 import json
+import re
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -17,6 +18,9 @@ from rich.text import Text
 
 from doctor.words import say
 
+# What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
+# have none, and are never folded: they are to be copied whole.
+LEAD = re.compile(r"[✗!·?✓] | +\S+  (?=\S)(?!(?:comfy-doctor|\S*/python\S*) |[!-~]+$)")
 STYLES = {"✗": "bold red", "!": "yellow", "·": "cyan", "?": "magenta", "✓": "green"}
 
 
@@ -36,8 +40,21 @@ class Screen:
 
     def lines(self, lines: Iterable[str]) -> None:
         self.ticker.clear()
-        for line in lines:
-            self.out.print(Text(printable(line), style=STYLES.get(line[:1], "")))
+        for line in map(printable, lines):
+            style = STYLES.get(line[:1], "")
+            lead = LEAD.match(line)
+            if lead and self.out.is_terminal and cell_len(line) > self.out.width:
+                self.hang(lead[0], line[lead.end() :], style)
+            else:
+                self.out.print(Text(line, style=style))
+
+    def hang(self, lead: str, rest: str, style: str) -> None:
+        """A long line whose second and later lines begin below its text, not below its mark."""
+        table = Table.grid()
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        table.add_row(Text(lead, style=style), Text(rest, style=style))
+        self.out.print(table, soft_wrap=False)
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
         """Labels and values; on a terminal values fold below themselves, else they stay whole."""
@@ -84,7 +101,10 @@ class Screen:
             self.say("needs-yes")
             return False
         self.err.print(say("ask", self.lang), end="")
-        return sys.stdin.readline().strip().lower() in ("y", "yes", "是", "好")
+        agreed = sys.stdin.readline().strip().lower() in ("y", "yes", "是", "好")
+        if not agreed:
+            self.say("not-done")
+        return agreed
 
     def close(self) -> None:
         self.ticker.clear()
@@ -93,6 +113,13 @@ class Screen:
 def printable(line: str) -> str:
     """Without control characters: what a log or a file name says must not steer the terminal."""
     return "".join(sign if sign.isprintable() or sign in "\t\n" else "�" for sign in line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, each column as wide as its widest cell; 节 is two wide."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = (map(set_cell_size, row, widths) for row in rows)
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def console(stderr: bool, no_color: bool) -> Console:

@@ -8,6 +8,7 @@ from urllib.request import url2pathname
 
 from doctor.facts import Refusal
 from doctor.mirrors import GITHUB, redacted
+from doctor.words import say
 
 REPOSITORY, ARCHIVE, FOLDER = "repository", "archive", "folder"
 PACKED = re.compile(r"(?i)\.(zip|tar|tgz|tar\.gz)$")
@@ -29,9 +30,10 @@ class BadSource(Refusal):
 
     reference = "bad-source"
 
-    def __init__(self, text: str, why: str, advice: str) -> None:
-        super().__init__(f"{redacted(text)!r} {why}. {advice}")
-        self.text, self.why, self.advice = redacted(text), why, advice
+    def __init__(self, text: str, key: str, **values: object) -> None:
+        values = {"text": repr(redacted(text)), **values}
+        super().__init__(say(f"source-{key}", "en", **values))
+        self.text, self.words = redacted(text), (f"source-{key}", values)
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class Source:
             return repository(text, f"https://{host.lower()}", f"/{path}", ref or "")
         local = local_path(text)
         if not local or re.match(r"[\w.-]+@[\w.-]+:", text):
-            raise BadSource(text, "is not https", "Write https://HOST/OWNER/NAME.")
+            raise BadSource(text, "not-https")
         return from_path(local.expanduser())
 
 
 def refuse_odd(text: str) -> None:
     if not text or text.startswith("-"):
-        raise BadSource(text, "begins like an option", "Write an address, an archive or a folder.")
+        raise BadSource(text, "option")
     if not text.isprintable():
-        raise BadSource(text, "has characters that nobody sees", "Type it anew.")
+        raise BadSource(text, "invisible")
     if re.match(r"(git\+)?[\w+.-]+::", text):
-        raise BadSource(text, "names a program, not an address", "Write https://HOST/OWNER/NAME.")
+        raise BadSource(text, "program")
 
 
 def local_path(url: str) -> Path | None:
@@ -95,14 +97,13 @@ def from_path(path: Path) -> Source:
         return Source(FOLDER, str(path))
     if path.is_file():
         return Source(ARCHIVE, str(path))
-    advice = "Write a folder or an archive that is there, or https://github.com/OWNER/NAME."
-    raise BadSource(str(path), "is not there", advice)
+    raise BadSource(str(path), "not-there")
 
 
 def from_address(text: str) -> Source:
     parts = urlsplit(text)
     if not parts.hostname or " " in text or "\\" in text:
-        raise BadSource(text, "is no address", "Write https://HOST/OWNER/NAME.")
+        raise BadSource(text, "no-address")
     host = parts.netloc.lower() if "@" not in parts.netloc else parts.netloc
     scheme = parts.scheme.lower()
     if host in ("github.com", "www.github.com"):
@@ -122,9 +123,9 @@ def from_address(text: str) -> Source:
 def repository(text: str, base: str, path: str, ref: str) -> Source:
     path = path.rstrip("/")
     if not PATH.fullmatch(path) or ".." in path.split("/"):
-        raise BadSource(text, "is no repository", "Write https://HOST/OWNER/NAME.")
+        raise BadSource(text, "no-repository")
     if ref and not REF.fullmatch(ref):
-        raise BadSource(text, f"has the ref {ref!r}, which git does not allow", "Leave it out.")
+        raise BadSource(text, "bad-ref", ref=repr(ref))
     if base == GITHUB:
         path = "/".join(path.removesuffix(".git").split("/")[:3])
     return Source(REPOSITORY, base + path, ref)

@@ -163,6 +163,7 @@ class Move:
     source: str
     target: str
     folders: tuple[str, ...] = ()  # made for the source on its way there: to go when empty
+    what: str = ""  # what it is, for the eye, where its present place says nothing
 
     def inverse(self, kept: Path, progress: Progress) -> "Step":
         if os.path.lexists(self.target):
@@ -181,6 +182,8 @@ class Move:
         remove_empty(self.folders)
 
     def __str__(self) -> str:
+        if self.what:
+            return f"put {self.what} at {self.target}"
         return f"move {self.source} to {self.target}"
 
 
@@ -304,6 +307,11 @@ class Packages:
             installer.change(self.python, self.wheels or (), self.removes, progress)
         except installer.CannotInstall as error:
             raise StepFailed(str(error)) from error
+
+    @property
+    def idle(self) -> bool:
+        """Is everything as it is wanted already."""
+        return self.wheels == () and not self.removes
 
     @property
     def left_out(self) -> tuple[str, ...]:

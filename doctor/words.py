@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TypeVar
 
+from doctor.facts import Refusal
 from doctor.finding import Finding
 from doctor.manifest import read
 from manifests import FOLDER
@@ -81,6 +83,25 @@ def say(key: str, lang: str, **values: object) -> str:
     """One line of the screen, from manifests/words.toml."""
     line: str = read(FOLDER / "words.toml")[key][lang]
     return line.format(**values)
+
+
+R = TypeVar("R", bound=Refusal)
+
+
+def refused(kind: type[R], key: str, **values: object) -> R:
+    """A refusal whose sentence stands in manifests/words.toml; by itself it speaks English."""
+    refusal = kind(say(key, "en", **values))
+    refusal.words = (key, values)
+    return refusal
+
+
+def sentence(error: BaseException, lang: str) -> str:
+    """What an exception says, in a language; English where it knows no other."""
+    key, values = error.words if isinstance(error, Refusal) else ("", {})
+    if not key:
+        return str(error)
+    told = {n: sentence(v, lang) if isinstance(v, Exception) else v for n, v in values.items()}
+    return say(key, lang, **told)
 
 
 def language() -> str:

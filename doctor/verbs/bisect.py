@@ -10,7 +10,7 @@ from doctor.screen import Screen
 from doctor.trial import Trial
 from doctor.verbs.node import Visit, visited
 from doctor.verbs.patient import Args
-from doctor.words import say
+from doctor.words import refused, say
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def bisect(args: Args, screen: Screen) -> int:
     """node bisect: 1 where a pack, or ComfyUI itself, breaks the start, or is not imported."""
     visit = visited(args, screen)
     if visit.facts.target.python is None:
-        raise BadUsage("bisect starts ComfyUI, and there is no interpreter: comfy-doctor fix")
+        raise refused(BadUsage, "bisect-no-python")
     names = [p.name for p in packs.installed(visit.comfyui) if p.state == "enabled"]
     if args.dry_run:
         screen.say(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from doctor import fetch, intact, lfs, nodes, packs, registry, report, treat
+from doctor import advise, fetch, intact, lfs, nodes, packs, registry, report, treat
 from doctor.facts import Facts, Refusal
 from doctor.finding import Diagnosis
 from doctor.mirrors import Unreachable
@@ -24,7 +24,7 @@ from doctor.source import REPOSITORY
 from doctor.step import Packages
 from doctor.verbs.patient import Args, look, opened
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures
-from doctor.words import say
+from doctor.words import refused, say, sentence
 
 AT_ONCE = 4  # packs that are fetched side by side
 SCRIPT_LIMIT = 1800  # seconds for an install.py
@@ -65,30 +65,31 @@ class Visit:
 def visited(args: Args, screen: Screen) -> Visit:
     facts, diagnosis = look(args, screen, 1)
     if facts.comfyui is None or not facts.comfyui.present:
-        raise BadUsage("A node pack needs a ComfyUI to go into: --comfyui DIR")
+        raise refused(BadUsage, "node-needs-comfyui")
     return Visit(args, screen, facts, diagnosis)
 
 
 def install(args: Args, screen: Screen) -> int:
     """node install: several at once; each whole or not at all."""
     if args.name and (len(args.sources) > 1 or not packs.ID.fullmatch(args.name)):
-        raise BadUsage("--name names the folder of one pack, in plain letters")
+        raise refused(BadUsage, "node-name-of-one")
     wants = [nodes.want(word, args.name or "") for word in dict.fromkeys(args.sources)]
     visit = visited(args, screen)
     with opened(args, visit.facts.target) as book:
         recover(screen, book)
         sweep(visit, book)
-        there = {want: early(visit.comfyui, want) for want in wants}
+        there = {want: early(visit, want) for want in wants}
         visit.failed |= {want.word: why for want, why in there.items() if why}
         if all(there.values()):
-            raise BadUsage("; ".join(there.values()) + "; nothing was changed")
+            raise refused(BadUsage, "node-all-there", whys="; ".join(there.values()))
         return told(visit, brought(visit, book, [want for want, why in there.items() if not why]))
 
 
-def early(comfyui: str, want: Want) -> str:
+def early(visit: Visit, want: Want) -> str:
     """Is the place of a pack taken, as far as its name is known before it is fetched."""
     name = want.name or want.id or (want.source.name if want.source else "")
-    return nodes.taken(comfyui, packs.Note(name, "unknown", id=want.id))
+    note = packs.Note(name, "unknown", id=want.id)
+    return nodes.taken(visit.comfyui, note, visit.screen.lang)
 
 
 def sweep(visit: Visit, book: Journal) -> None:
@@ -111,7 +112,7 @@ def update(args: Args, screen: Screen) -> int:
         wants: list[Want] = []
         for pack, want in zip(chosen, found, strict=True):
             if isinstance(want, Exception):
-                visit.failed[pack.name] = str(want)
+                visit.failed[pack.name] = sentence(want, screen.lang)
             elif want is None:
                 screen.say("node-current", name=pack.name)
             else:
@@ -128,7 +129,7 @@ def which(visit: Visit, words: Sequence[str]) -> list[Pack]:
     for word, found in chosen.items():
         if not found:
             names = ", ".join(pack.name for pack in there) or "-"
-            raise BadUsage(f"There is no pack {word}; there are: {names}")
+            raise refused(BadUsage, "node-no-such", name=word, names=names)
     return list(dict.fromkeys(pack for found in chosen.values() for pack in found))
 
 
@@ -147,11 +148,11 @@ def newer(visit: Visit, pack: Pack) -> Want | None:
         want = Want(pack.name, pack.id, release.version, replaces=pack)
         return unedited(visit, pack, want) if release.version != pack.version else None
     if not pack.url:
-        raise BadUsage(f"{pack.name}: nobody knows where it came from")
+        raise refused(BadUsage, "node-no-source", name=pack.name)
     ref = f"@{pack.ref}" if pack.ref else ""
     source = fetch.Source.parse(f"{pack.url}{ref}")
     if source.kind != REPOSITORY:
-        raise BadUsage(f"{pack.name} came as an archive: install the new one beside it")
+        raise refused(BadUsage, "node-was-archive", name=pack.name)
     commit = fetch.newest(
         source,
         visit.staging,
@@ -170,7 +171,7 @@ def unedited(visit: Visit, pack: Pack, want: Want) -> Want:
     changed = (*found.edited, *found.missing)
     if changed and not visit.args.discard_edits:
         files = ", ".join(changed[:5])
-        raise BadUsage(f"{pack.name} has edits of yours ({files}); see --discard-edits")
+        raise refused(BadUsage, "node-has-edits", name=pack.name, files=files)
     return want
 
 
@@ -190,7 +191,7 @@ def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> Brought:
     coming: list[Coming] = []
     for want, found in zip(wants, at_once(wants, errands.bring), strict=True):
         if isinstance(found, Exception):
-            visit.failed[want.word] = str(found)
+            visit.failed[want.word] = sentence(found, screen.lang)
         else:
             coming.append(found)
     coming = [one for one in coming if admitted(visit, one)]
@@ -202,9 +203,11 @@ def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> Brought:
     tell_failures(screen, outcome)
     for name, why in visit.failed.items():
         if name not in outcome.failed:
-            screen.lines([f"✗ {name}: {why}"])
+            screen.lines([f"✗ {why}" if why.startswith(name) else f"✗ {name}: {why}"])
     for one in gone_in:
         tell_arrival(visit, one)
+    if gone_in:
+        screen.say("node-done", undo=advise.doctor(visit.facts, "undo"))
     return Brought(tuple(coming), tuple(gone_in), plan, outcome)
 
 
@@ -218,7 +221,7 @@ def admitted(visit: Visit, one: Coming) -> bool:
     """May it go live: nothing malicious is known of it, and its place is free. Tells suspicions."""
     lines = (line for f in one.findings for line in report.one(f, visit.facts, visit.screen.lang))
     visit.screen.lines(lines)
-    why = "" if one.want.replaces else nodes.taken(visit.comfyui, one.note)
+    why = "" if one.want.replaces else nodes.taken(visit.comfyui, one.note, visit.screen.lang)
     if one.blocked and not visit.args.allow_malware:
         why = next("; ".join(f.because) for f in one.findings if f.id == "node-known-malware")
     if why:
@@ -242,7 +245,7 @@ def planned(visit: Visit, book: Journal, coming: Sequence[Coming]) -> tuple[Plan
     visit.failed |= refused
     if not plan.treatments:
         return Plan(), treat.Outcome()
-    screen.lines(report.plan_lines(plan, screen.lang))
+    screen.lines(report.planned(plan, screen.lang))
     if not agreed(visit.args, screen, plan):
         return plan, treat.Outcome()
     if any(isinstance(step, Packages) for t in plan.treatments for step in t.steps):

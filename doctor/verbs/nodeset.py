@@ -22,6 +22,7 @@ from doctor.verbs.node import Brought, Visit, brought, sweep, unedited, visited
 from doctor.verbs.packs import carried_out
 from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import recover
+from doctor.words import refused, say, sentence
 
 OWN, SCHEMA = "comfy-doctor", "comfy-doctor.snapshot/1"
 
@@ -141,7 +142,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], list[Wanted]]:
         data = json.loads(path.read_text(encoding="utf-8"))
         return data, list(wanted(data))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadUsage(f"{path} is no snapshot: {error!r}") from error
+        raise refused(BadUsage, "snapshot-none", file=path, why=repr(error)) from error
 
 
 def restore(args: Args, screen: Screen) -> int:
@@ -149,7 +150,7 @@ def restore(args: Args, screen: Screen) -> int:
     data, rows = read(Path(args.file).expanduser())
     visit = visited(args, screen)
     wants, left = difference(visit, rows)
-    left += others(data, visit.facts)
+    left += others(data, visit.facts, screen.lang)
     done = Brought()
     if wants:
         with opened(args, visit.facts.target) as book:
@@ -189,7 +190,7 @@ def difference(visit: Visit, rows: Sequence[Wanted]) -> tuple[list[Want], list[s
             want = source_of(one, pack)
             wants.append(unedited(visit, pack, want) if pack else want)
         except (Refusal, ValueError) as why:
-            left.append(f"{one.word}: {why}")
+            left.append(sentence(why, visit.screen.lang))
     return wants, left
 
 
@@ -198,12 +199,12 @@ def source_of(one: Wanted, pack: Pack | None) -> Want:
     if one.kind == "registry" and one.id:
         return Want(one.word, one.id, one.version, name=name, replaces=pack)
     if not one.url:
-        raise BadUsage("nobody knows where it came from")
+        raise refused(BadUsage, "node-no-source", name=one.word)
     ref = f"@{one.commit}" if one.commit else ""
     return Want(one.word, source=fetch.Source.parse(f"{one.url}{ref}"), name=name, replaces=pack)
 
 
-def others(data: Mapping[str, Any], facts: Facts) -> list[str]:
+def others(data: Mapping[str, Any], facts: Facts, lang: str) -> list[str]:
     """The core, Python and torch: told where they differ, and not changed here."""
     assert facts.comfyui is not None
     own = data.get(OWN, {})
@@ -212,7 +213,11 @@ def others(data: Mapping[str, Any], facts: Facts) -> list[str]:
         ("Python", str(own.get("python", "")), known(lambda: facts.python.version)),
         ("torch", str(own.get("torch", "")), known(lambda: facts.torch and facts.torch.version)),
     ]
-    return [f"{what} was {then}, is {now}" for what, then, now in pairs if then and then != now]
+    return [
+        say("snapshot-other", lang, what=what, then=then, now=now or "?")
+        for what, then, now in pairs
+        if then and then != now
+    ]
 
 
 def states(visit: Visit, rows: Sequence[Wanted]) -> Iterator[Treatment]:

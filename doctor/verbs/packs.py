@@ -1,20 +1,20 @@
 """node list, verify, disable, enable, remove: packs that are there."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from doctor import intact, nodes, packs, report, treat
+from doctor import advise, intact, nodes, packs, report, treat
 from doctor.options import BadUsage
 from doctor.packs import Pack
 from doctor.plan import Plan, Treatment
-from doctor.screen import Screen
+from doctor.screen import Screen, aligned
 from doctor.startup import NodeStart
 from doctor.verbs.node import Visit, visited, which
 from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import agreed, recover, tell_failures
-from doctor.words import say
+from doctor.words import refused, say
 
 
 def show(args: Args, screen: Screen) -> int:
@@ -23,17 +23,31 @@ def show(args: Args, screen: Screen) -> int:
     there, started = packs.installed(visit.comfyui), packs.last_starts(visit.comfyui)
     if not there:
         screen.say("node-none")
-    for pack in there:
-        last = started.get(pack.name) if pack.state == "enabled" else None
-        mark = "✗" if last and last.failed else " " if pack.state == "enabled" else "-"
-        what = pack.commit[:12] or pack.version
-        told = f"{last.seconds:.1f} s {last.why}".rstrip() if last else ""
-        state = say(f"node-{pack.state}", screen.lang)
-        parts = (pack.name, state, pack.kind, what, pack.source, told)
-        screen.lines([f"{mark} " + "  ".join(filter(None, parts))])
+    screen.lines(listed(there, started, screen.lang))
     rows = [{**asdict(pack), "last_start": fared(started.get(pack.name))} for pack in there]
     screen.object({"schema": "comfy-doctor.node/1", "packs": rows})
     return 0
+
+
+def listed(there: Sequence[Pack], started: Mapping[str, NodeStart], lang: str) -> Iterator[str]:
+    """One line for each pack, in columns; below it why it was not imported at the last start."""
+    lines = [cells(pack, started.get(pack.name), lang) for pack in there]
+    for pack, line in zip(there, aligned(lines), strict=True):
+        yield line
+        last = started.get(pack.name)
+        if pack.state == "enabled" and last and last.failed:
+            yield f"    {say('node-not-imported', lang)}  {last.why or '?'}"
+
+
+def cells(pack: Pack, last: NodeStart | None, lang: str) -> tuple[str, ...]:
+    """Mark and name, state, what it is, seconds of its last import, whence it came."""
+    enabled = pack.state == "enabled"
+    mark = "✗" if enabled and last and last.failed else " " if enabled else "-"
+    what = " ".join(
+        filter(None, (say(f"kind-{pack.kind}", lang), pack.commit[:12] or pack.version))
+    )
+    seconds = f"{last.seconds:.1f} s" if enabled and last else ""
+    return f"{mark} {pack.name}", say(f"node-{pack.state}", lang), what, seconds, pack.source
 
 
 def fared(start: NodeStart | None) -> dict[str, Any] | None:
@@ -87,7 +101,7 @@ def moved(args: Args, screen: Screen, state: str, how: Callable[[str, Pack], Tre
             screen.say("node-is-so", name=pack.name, state=say(f"node-{pack.state}", screen.lang))
     twice = {pack.name for pack in right if sum(p.name == pack.name for p in right) > 1}
     if twice:
-        raise BadUsage(f"{', '.join(sorted(twice))} is there more than once: `node list` has them")
+        raise refused(BadUsage, "node-twice", names=", ".join(sorted(twice)))
     plan = Plan(tuple(how(visit.comfyui, pack) for pack in right))
     outcome = carried_out(visit, plan)
     screen.object(moved_json(plan, outcome))
@@ -102,13 +116,13 @@ def carried_out(visit: Visit, plan: Plan) -> treat.Outcome:
         return treat.Outcome()
     with opened(args, visit.facts.target) as book:
         recover(screen, book)
-        screen.lines(report.plan_lines(plan, screen.lang))
+        screen.lines(report.planned(plan, screen.lang))
         if not agreed(args, screen, plan):
             return treat.Outcome()
         outcome = treat.carry_out(plan, book, visit.diagnosis, visit.look, screen.progress)
     tell_failures(screen, outcome)
     if outcome.receipts:
-        screen.say("node-done", count=len(outcome.receipts))
+        screen.say("node-done", undo=advise.doctor(visit.facts, "undo"))
     return outcome
 
 

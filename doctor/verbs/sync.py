@@ -16,7 +16,7 @@ from doctor.sync import Conflict, InConflict, Move
 from doctor.verbs.patient import Args, look, opened
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures
 from doctor.wishes import Wish
-from doctor.words import say
+from doctor.words import refused, say
 
 
 class CannotResolve(Refusal):
@@ -28,7 +28,7 @@ class CannotResolve(Refusal):
 def run(args: Args, screen: Screen) -> int:
     facts, diagnosis = look(args, screen)
     if facts.comfyui is None or facts.target.python is None:
-        raise BadUsage("Requirements belong to a ComfyUI with an interpreter: --comfyui DIR")
+        raise refused(BadUsage, "sync-needs-comfyui")
     asked = sync.gather(Path(facts.comfyui.path))
     tell_apart(asked, screen)
     screen.progress(say("resolving", screen.lang))

@@ -89,7 +89,7 @@ def rebuild(
     plan = Plan((Treatment("from-lock", (), steps),) if steps else ())
     screen.progress(say("resolving", screen.lang))
     plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
-    screen.lines(["", say("plan", screen.lang), *report.plan_lines(plan, screen.lang)])
+    screen.lines(report.planned(plan, screen.lang))
     outcome = treat.Outcome()
     if plan.treatments and agreed(args, screen, plan):
         outcome = treat.carry_out(
@@ -145,7 +145,7 @@ def planned(
     plan = prescribe([f for f in chosen if f.fix not in tried], facts)
     screen.progress(say("resolving", screen.lang))
     plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
-    screen.lines(["", say("plan", screen.lang), *report.plan_lines(plan, screen.lang)])
+    screen.lines(report.planned(plan, screen.lang))
     size = treat.sizes(plan)
     if size >= BIG:
         screen.say("download", size=size >> 20)
@@ -161,10 +161,7 @@ def agreed(args: Args, screen: Screen, plan: Plan) -> bool:
     if args.dry_run:
         screen.say("dry-run")
         return False
-    if args.yes or screen.ask():
-        return True
-    screen.say("not-done")
-    return False
+    return bool(args.yes) or screen.ask()
 
 
 def recover(screen: Screen, book: Journal) -> None:

@@ -178,6 +178,23 @@ def test_an_id_that_nobody_has_and_a_registry_that_is_away(comfyui, host, online
     assert "some-pack" in live(comfyui)
 
 
+def test_refusals_are_in_the_language_that_is_asked_for(comfyui, host, tmp_path, online):
+    publish(host.root, "Pack", {})
+    install(comfyui, f"{host.url}/o/Pack", **online)
+    (tmp_path / "page.zip").write_text("<html>")
+    for words, said in (
+        (("install", f"{host.url}/o/Gone"), "不存在或是私有仓库"),
+        (("install", tmp_path / "page.zip"), "请给出节点包文件夹的压缩包"),
+        (("install", f"{host.url}/o/Pack"), "已存在"),
+        (("install", "o/p"), "找不到"),
+        (("remove", "Nobody"), "没有节点包 Nobody；现有：Pack"),
+    ):
+        _, out, err = doctor(
+            "node", *words, "--comfyui", comfyui, "--yes", "--lang", "zh", **online
+        )
+        assert said in out + err
+
+
 def test_an_archive_of_another_pack_is_not_proved(comfyui, host, online):
     release(host, "wanted", "1.0", {"pyproject.toml": '[project]\nname = "other"\n'})
     code, said = install(comfyui, "wanted", COMFY_REGISTRY=host.url, **online)
@@ -519,7 +536,7 @@ def test_a_snapshot_of_manager(comfyui, host, tmp_path, online):
     registry = online | {"COMFY_REGISTRY": host.url}
     code, said = node("snapshot", comfyui, "restore", file, "--yes", **registry)
     assert (code, said["failed"]) == (1, {})
-    assert said["left"] == [f"ComfyUI was {'0' * 40}, is "]
+    assert said["left"] == [f"ComfyUI was {'0' * 40}, is ?"]
     assert states(comfyui) == {"Pack": ("disabled", "git"), "reg": ("enabled", "registry")}
     file.write_text('{"git_custom_nodes": []}')
     assert node("snapshot", comfyui, "restore", file, "--yes")[0] == 2

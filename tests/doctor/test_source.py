@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from doctor.source import BadSource, Source
+from doctor.words import sentence
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 HOME = "https://github.com/o/pack"
@@ -97,7 +98,9 @@ def test_what_lies_on_this_machine(tmp_path: Path) -> None:
 def test_everything_else_is_refused_with_advice(text: str) -> None:
     with pytest.raises(BadSource) as refused:
         Source.parse(text)
-    assert refused.value.advice
+    english, chinese = (sentence(refused.value, lang) for lang in ("en", "zh"))
+    assert english == str(refused.value) != chinese
+    assert english.count(".") >= 1
 
 
 def test_a_file_that_looks_like_an_option_is_not_taken(
