@@ -166,7 +166,7 @@ def literal(pattern: str) -> str:
     Raises ValueError where there is none of three letters (or ":\\"): such a pattern would be
     tried on every line of a log.
     """
-    runs = [run.lower() for run in runs_of(pattern)]
+    runs = [run.encode().lower().decode() for run in runs_of(pattern)]  # as plain() does it
     best = max(runs, key=len, default="")
     if len(best) < 3 and best != ":\\":
         raise ValueError(f"nothing that every match holds: {pattern}")

@@ -5,6 +5,7 @@ log must and must not show, and what excludes it. It knows nothing of how the lo
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -154,7 +155,7 @@ def follow(seen: Reading, line: Line) -> None:
     if line.contained:
         seen.hints.setdefault("container", [""])
     if traceback.starts(line.text):
-        seen.traces.append(Trace(line.number, line.number))
+        seen.traces.append(Trace(line.number, line.number, whole=True))
         adopt(seen)
     for path, function in traceback.frames(line.text):
         if not seen.traces or line.number - seen.traces[-1].end > traceback.NEAR:
@@ -224,24 +225,34 @@ class Judgement:
     lines: int
 
 
+Said = tuple[Signature, Match, int]  # who spoke, where, and how often
+
+
 def judge(seen: Reading, signatures: Book, hints: Mapping[str, str]) -> Judgement:
     """Findings of what was seen, in the light of the hints of the log or of facts."""
-    spoken: dict[str, list[tuple[Signature, Match, int]]] = {}
-    for index, many in seen.matches.items():
+    spoken = dict(speaking(seen, signatures, hints))
+    said: dict[str, list[Said]] = {}
+    for index, (_, held) in spoken.items():
         signature = signatures.signatures[index]
-        held = [m for m in many if holds(signature, m, hints)]
+        others = [(signatures.signatures[n], lines) for n, (lines, _) in spoken.items()]
         for match in held:
-            count = seen.counts[index] if match is held[0] else 0
-            spoken.setdefault(signature.id, []).append((signature, match, count))
-    yields = {id: {y for one, _, _ in said for y in one.yields_to} for id, said in spoken.items()}
-    lines = {id: [m.line.number for _, m, _ in said] for id, said in spoken.items()}
-    symptoms = [
-        told(id, kept, signatures, hints)
-        for id, said in spoken.items()
-        if (kept := [one for one in said if not outdone(one[0], one[1], lines, yields, signatures)])
-    ]
-    symptoms.sort(key=lambda s: (signatures.rank[s.finding.id], s.line))
-    return Judgement(tuple(symptoms), tuple(unknown(seen, spoken)), hints, seen.lines)
+            if not outdone(signature, match.line.number, others, signatures):
+                times = seen.counts[index] if match is held[0] else 0
+                said.setdefault(signature.id, []).append((signature, match, times))
+    symptoms = [told(id, many, signatures, hints) for id, many in said.items()]
+    symptoms.sort(key=lambda s: (-s.finding.severity, signatures.rank[s.finding.id], s.line))
+    known = [match for _, held in spoken.values() for match in held]
+    return Judgement(tuple(symptoms), tuple(unknown(seen, known)), hints, seen.lines)
+
+
+def speaking(
+    seen: Reading, signatures: Book, hints: Collection[str]
+) -> Iterator[tuple[int, tuple[Sequence[int], Sequence[Match]]]]:
+    """Each signature whose conditions hold somewhere: its number, and the lines, in order."""
+    for index, many in seen.matches.items():
+        held = [match for match in many if holds(signatures.signatures[index], match, hints)]
+        if held:
+            yield index, ([match.line.number for match in held], held)
 
 
 def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
@@ -253,35 +264,46 @@ def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
         and (not signature.also or any(name in hints for name in signature.also))
         and not any(name in hints for name in signature.unless)
         and (not signature.through or any(re.search(signature.through, path) for path in paths))
-        and (not signature.first or bool(paths and re.search(signature.first, paths[0])))
+        and (not signature.first or first_is(signature.first, match.trace))
     )
+
+
+def first_is(pattern: str, trace: Trace | None) -> bool:
+    return trace is not None and trace.whole and bool(re.search(pattern, "".join(trace.paths[:1])))
 
 
 def outdone(
     signature: Signature,
-    match: Match,
-    lines: Mapping[str, Sequence[int]],
-    yields: Mapping[str, Collection[str]],
+    line: int,
+    others: Sequence[tuple[Signature, Sequence[int]]],
     signatures: Book,
 ) -> bool:
-    """Does a better explanation stand near? "*": any that is no noise, and no such "*" itself."""
-    own = signature.id
-    for id, numbers in lines.items():
-        if id == own or not any(abs(match.line.number - n) <= NEAR for n in numbers):
+    """Does a better explanation stand near? Where each of two yields, the earlier cause stays."""
+    for other, lines in others:
+        if other.id == signature.id or not yields(signature, other, signatures):
             continue
-        if "*" in signature.yields_to and signatures.severity[id] > Severity.INFO:
-            if "*" not in yields[id] or signatures.rank[id] < signatures.rank[own]:
-                return True
-        elif id in signature.yields_to and (
-            own not in yields[id] or signatures.rank[id] < signatures.rank[own]
-        ):
+        mutual = yields(other, signature, signatures)
+        if mutual and signatures.rank[signature.id] < signatures.rank[other.id]:
+            continue
+        if near(line, lines):
             return True
     return False
 
 
+def yields(signature: Signature, other: Signature, signatures: Book) -> bool:
+    """Does it leave the line to the other? "*": to any that is no noise."""
+    anyone = "*" in signature.yields_to and signatures.severity[other.id] > Severity.INFO
+    return anyone or other.id in signature.yields_to
+
+
+def near(line: int, lines: Sequence[int]) -> bool:
+    at = bisect_left(lines, line - NEAR)
+    return at < len(lines) and lines[at] <= line + NEAR
+
+
 def told(
     id: str,
-    said: Sequence[tuple[Signature, Match, int]],
+    said: Sequence[Said],
     signatures: Book,
     hints: Mapping[str, str],
 ) -> Symptom:
@@ -323,12 +345,10 @@ def without_addresses(text: str) -> str:
     return ADDRESS.sub("<address>", text)
 
 
-def unknown(
-    seen: Reading, spoken: Mapping[str, Sequence[tuple[Signature, Match, int]]]
-) -> Iterator[Line]:
+def unknown(seen: Reading, known: Sequence[Match]) -> Iterator[Line]:
     """Errors that stand in no traceback, and on no line, that a signature spoke of."""
     known_lines, known_traces = set[int](), set[int]()
-    for _, match, _ in (one for said in spoken.values() for one in said):
+    for match in known:
         known_lines.update(range(match.line.number - 3, match.line.number + 4))
         if match.trace is not None:
             known_traces.add(id(match.trace))

@@ -30,6 +30,7 @@ class Trace:
     paths: list[str] = field(default_factory=list)  # "main.py#<module>"; the first and last 100
     last: str = "none"  # core, node, lib, other: the last frame of an application, else lib
     pack: str = ""  # the node pack that frame stands in
+    whole: bool = False  # it starts with its heading: the first frame seen is the first there was
 
     def add(self, number: int, path: str, function: str) -> None:
         self.end = number
