@@ -29,7 +29,7 @@ from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
-from doctor import child, reach
+from doctor import child, reach, uv
 from doctor.download import download
 from doctor.mirrors import Unreachable
 from doctor.snapshot import Scope, recorded
@@ -167,7 +167,8 @@ def report(
         words = [*pip(python if there else sys.executable), "install", "--dry-run"]
         words += ["--report", str(said)] + ([] if there else ["--ignore-installed"])
         words += ["-c", str(held), "-r", str(asked)]
-        words += ["--index-url", index] if index else []
+        asked_at = index or uv.default_index()
+        words += ["--index-url", asked_at] if asked_at else []
         words += ["--no-index"] if offline else []
         words += ["--force-reinstall", "--no-deps"] if anew else []
         call(words, timeout=600)

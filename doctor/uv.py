@@ -105,6 +105,13 @@ def handed_on() -> dict[str, str]:
     return {name: value for name, value in handed.items() if name not in os.environ}
 
 
+def default_index() -> str:
+    """The index that only uv was told of: pip, told of none, is to ask it too. "" for none."""
+    said = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL") or ""
+    address = re.sub(r"^[\w-]+=(?=\w+:)", "", said.strip())  # uv takes NAME=ADDRESS, too
+    return "" if not said or "index-url" in pip_settings() else address
+
+
 def pip_settings() -> dict[str, str]:
     """What pip's configuration files and PIP_* variables say of indexes, by pip's own words."""
     words = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from doctor import fetch
+from doctor import fetch, installer, uv
 from doctor.cli import main
 from doctor.manifest import Mirror, world
 from tests import internet
@@ -282,6 +282,20 @@ def test_an_index_that_lags_behind_is_noticed_and_a_mirror_asked(
     lagging.close()
     assert (code, live(comfyui)) == (0, ["Pack"]), said["failed"]
     assert "beta-1.0" in versions(comfyui)
+
+
+def test_an_index_that_only_uv_was_told_of_is_asked_too(comfyui, host, shop, monkeypatch):
+    """Its file page names no host: without the variable this machine's own index would be asked."""
+    shelf(host.root, shop)
+    for name in ("PIP_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("UV_INDEX_URL", f"named={host.url}/simple")
+    python = str(comfyui / ".venv/bin/python")
+    (wheel, *_) = installer.resolve(python, ["beta==1.0"], holds=["torch==2.13.0+cpu"])
+    assert wheel.url.startswith(host.url)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{internet.nobody()}/simple")
+    assert uv.default_index() == ""
 
 
 # Aside, back, out
