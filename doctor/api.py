@@ -42,9 +42,10 @@ class Server:
         return self.ask("GET", self.address("/view", **where), limit=LARGE)
 
     def upload(self, name: str, data: bytes, folder: str) -> Any:
-        """A picture into a folder below the server's input; where it came to lie."""
+        """A picture into a folder below the server's temp, which it empties itself; where it
+        came to lie."""
         files = {"image": (name, data, "image/png")}
-        form = {"type": "input", "subfolder": folder, "overwrite": "true"}
+        form = {"type": "temp", "subfolder": folder, "overwrite": "true"}
         answer = self.ask("POST", self.address("/upload/image"), data=form, files=files)
         return self.json("/upload/image", answer)
 

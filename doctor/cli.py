@@ -39,6 +39,7 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
     "launch": ("launch", "launch"),
     "status": ("running", "status"),
     "stop": ("running", "stop"),
+    "smoke": ("smoke", "smoke_test"),
     "run": ("run", "run"),
     "explain": ("explain", "explain"),
     "list": ("explain", "list_all"),

@@ -81,6 +81,7 @@ def parser() -> Parser:
     launching(verb("launch", "Start ComfyUI with the flags kept for it, and watch it."))
     verb("status", "Does the ComfyUI that launch started answer? 0: it does.")
     verb("stop", "End the ComfyUI that launch started, and all that it started.")
+    smoking(verb("smoke", "A ComfyUI renders, and its picture is held against the runner's."))
     run(verb("run", "Check, treat, then prove it: a verified img2img render, timed."))
     explain = verb("explain", "The page of a finding.")
     explain.add_argument("id", metavar="ID")
@@ -146,6 +147,23 @@ examples:
   comfy-doctor node snapshot restore before.json --dry-run
 The file is one that ComfyUI-Manager reads, and its own snapshots are read here.""",
 }
+
+
+def smoking(smoke: argparse.ArgumentParser) -> None:
+    where = "one that runs: http://HOST:PORT; default: one is started, and ended again"
+    smoke.add_argument("--server", metavar="URL", help=where)
+    header = "to send along, for a proxy: 'Name: value'; may be repeated"
+    smoke.add_argument("--header", action="append", default=[], metavar="H", help=header)
+    smoke.add_argument("--token", metavar="T", help="Authorization: Bearer T; @FILE reads it")
+    late = "seconds for the start and for each prompt; default 600"
+    smoke.add_argument("--limit", type=float, default=600.0, metavar="S", help=late)
+    smoke.add_argument("--image", metavar="F", help="the picture to start from; default: 64×64")
+    model = "a file, or a name that the server lists; default: synthetic weights, no download"
+    smoke.add_argument("--checkpoint", metavar="F", help=model)
+    smoke.add_argument("--out", metavar="DIR", help="where the pictures are kept")
+    for name, kind in RECIPE.items():
+        if name not in ("width", "height"):
+            smoke.add_argument(f"--{name}", type=kind, metavar="X")
 
 
 def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from doctor.api import Server, WrongAnswer
@@ -17,7 +18,7 @@ from doctor.mirrors import Unreachable
 
 Graph = Mapping[str, Mapping[str, Any]]  # ComfyUI's API format: id -> class_type, inputs
 Heard = Callable[[str, int, int], None]  # a node's id, done, of
-ASKED = 2.0  # seconds between two questions to /history
+ASKED, BLIND = 1.0, 0.3  # seconds between two questions to /history; without a websocket
 REOPENED = 5  # times a lost websocket is opened again
 
 
@@ -147,7 +148,7 @@ def step(
     server: Server, client: str, events: Events | None, followed: Followed, heard: Heard, lost: int
 ) -> tuple[Events | None, int]:
     """Listen until it is time to ask /history; a lost websocket is opened again, at times."""
-    until = monotonic() + ASKED
+    until = monotonic() + (ASKED if events is not None else BLIND)
     while not followed.over and (left := until - monotonic()) > 0:
         try:
             if events is None:
@@ -207,7 +208,7 @@ def history(server: Server, id: str) -> Mapping[str, Any] | None:
     """What /history has of the prompt; None while it has nothing. A question that fails is asked
     again: a server under load drops some."""
     try:
-        said = server.get(f"/history/{id}")
+        said = server.get(f"/history/{quote(id, safe='')}")
     except WrongAnswer:
         raise
     except Unreachable as error:

@@ -17,7 +17,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         fetch network packs registry intact
         child receipts snapshot wishes suspicion uv installer room step fix fixes plan journal sync
         lock trial treat nodes
-        api events prompt launch launched handoff redact report options screen verbs cli __main__
+        api events img2img prompt tensors pictures smoke launch launched
+        handoff redact report options screen verbs cli __main__
     """.split(),
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory
