@@ -32,6 +32,7 @@ class Signature(Row):
     examples: tuple[str, ...] = ()  # error strings as programs print them; each must be judged id
     last: tuple[str, ...] = ()  # whose frame must be the last of an application
     through: str = ""  # a regular expression that some "path#function" of it must match
+    never: str = ""  # one that no "path#function" of it may match
     first: str = ""  # one that its first "path#function" must match
     when: tuple[str, ...] = ()  # hints of which one must be there
     also: tuple[str, ...] = ()  # hints of which one must be there, besides
@@ -51,6 +52,13 @@ class Hint(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aside(Row):
+    """What a line says that itself says that it does not matter: no signature is tried on it."""
+
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage(Row):
     """What a fault keeps from working; the stages, and the ids in them, in order of cause."""
 
@@ -66,6 +74,7 @@ class Book:
     signatures: tuple[Signature, ...]
     hints: tuple[Hint, ...]
     stages: tuple[Stage, ...]
+    asides: tuple[Aside, ...] = ()
 
     @cached_property
     def rank(self) -> Mapping[str, int]:
@@ -75,6 +84,11 @@ class Book:
     @cached_property
     def severity(self) -> Mapping[str, Severity]:
         return {id: Severity[s.severity.upper()] for s in self.stages for id in s.ids}
+
+    @cached_property
+    def aside(self) -> re.Pattern[str]:
+        patterns = (f"(?:{pattern})" for one in self.asides for pattern in one.patterns)
+        return re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)
 
     @cached_property
     def searches(self) -> Mapping[str, Sequence[tuple[re.Pattern[str], str]]]:
@@ -100,6 +114,7 @@ def book() -> Book:
         "signatures": table("signatures", Signature),
         "hints": table("hints", Hint),
         "stages": table("stages", Stage),
+        "asides": table("asides", Aside),
     }
     return Book(**made)  # type: ignore[arg-type]
 
@@ -143,6 +158,8 @@ def scan(stream: BinaryIO, signatures: Book) -> Reading:
     sieve = logfile.Sieve({*signatures.searches, *FRAMES, *STRANGERS}, FRAMES)
     for block in logfile.blocks(stream):
         for line, literals in sieve.lines(block, seen.lines + 1):
+            if signatures.aside.search(line.text):
+                continue
             follow(seen, line)
             for literal in literals:
                 attempt(seen, line, signatures, literal, tries)
@@ -171,8 +188,10 @@ def adopt(seen: Reading) -> None:
     """ComfyUI prints the message first and the traceback after it."""
     new = seen.traces[-1]
     for many in seen.matches.values():
-        if many and many[-1].trace is None and new.covers(many[-1].line.number):
-            many[-1].trace = new
+        last = many[-1] if many else None
+        if last and new.covers(last.line.number):
+            if last.trace is None or traceback.heads(last.line.text):
+                last.trace = new
 
 
 def attempt(
@@ -264,6 +283,7 @@ def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
         and (not signature.also or any(name in hints for name in signature.also))
         and not any(name in hints for name in signature.unless)
         and (not signature.through or any(re.search(signature.through, path) for path in paths))
+        and not (signature.never and any(re.search(signature.never, path) for path in paths))
         and (not signature.first or first_is(signature.first, match.trace))
     )
 
@@ -292,8 +312,13 @@ def outdone(
 
 def yields(signature: Signature, other: Signature, signatures: Book) -> bool:
     """Does it leave the line to the other? "*": to any that is no noise."""
-    anyone = "*" in signature.yields_to and signatures.severity[other.id] > Severity.INFO
+    anyone = "*" in signature.yields_to and severity(other, signatures) > Severity.INFO
     return anyone or other.id in signature.yields_to
+
+
+def severity(signature: Signature, signatures: Book) -> Severity:
+    mild = signature.severity
+    return Severity[mild.upper()] if mild else signatures.severity[signature.id]
 
 
 def near(line: int, lines: Sequence[int]) -> bool:
@@ -313,7 +338,7 @@ def told(
     if match.trace is not None and match.trace.pack:
         values.setdefault("pack", match.trace.pack)
     finding = Finding(
-        Severity[signature.severity.upper()] if signature.severity else signatures.severity[id],
+        severity(signature, signatures),
         because=tuple(evidence(match, hints)),
         values=values,
         id=id,

@@ -9,6 +9,7 @@ FRAMES = (  # as Python prints a frame, and as rich does
     re.compile(r'File "(?P<path>[^"\n]{1,500})", line \d+(?:, in (?P<function>[\w<>]{1,100}))?'),
     re.compile(r"(?P<path>[\w:/\\. ~-]{1,300}\.py):\d+ in (?P<function>[\w<>]{1,100})"),
 )
+HEADS = ("Exception during processing", "Error occurred when executing", "Error handling request")
 STARTS = ("Traceback (most recent call last", "Stack Trace")
 LIBRARY = re.compile(r"/(?:site-packages|dist-packages|lib/python3[\d.]*|Lib)/|<frozen |<string>")
 NODE = re.compile(r"custom_nodes/(?P<pack>[^/]+)")
@@ -66,3 +67,8 @@ def frames(text: str) -> Iterator[tuple[str, str]]:
 
 def starts(text: str) -> bool:
     return any(start in text for start in STARTS)
+
+
+def heads(text: str) -> bool:
+    """Does ComfyUI print its traceback below this line, whatever stands above it?"""
+    return any(head in text for head in HEADS)
