@@ -189,9 +189,10 @@ def adopt(seen: Reading) -> None:
     new = seen.traces[-1]
     for many in seen.matches.values():
         last = many[-1] if many else None
-        if last and new.covers(last.line.number):
-            if last.trace is None or traceback.heads(last.line.text):
-                last.trace = new
+        if last is None or not new.covers(last.line.number):
+            continue
+        if last.trace is None or traceback.heads(last.line.text):
+            last.trace = new
 
 
 def attempt(
