@@ -99,16 +99,16 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     blank = torch.empty(settings.batch, 4, settings.size // 8, settings.size // 8)
     texts = "a dog with a hat", "a dog without a hat"
     positive, negative = (prompt(models, *models.text.encode(text), blank) for text in texts)
-    guided = guide(models.denoiser, positive, negative, settings.cfg)
     table = models.denoiser.table
     sigmas = walk(table, settings.scheduler, settings.sampler_name, settings.steps, 1.0)
+    guided = guide(models.denoiser.quick(sigmas), positive, negative, settings.cfg)
     seconds: list[float] = []
     total = settings.warmup + settings.runs
     with small_convolutions(device, blank):
         for run in range(total):
             x = first_noise(run, blank) * sigmas[0]
             steps = SAMPLERS[settings.sampler_name](
-                guided, x.to(device), sigmas.to(device), Dice(run, x.to(device))
+                guided, x.to(device), sigmas, Dice(run, x.to(device))
             )
             taken = list(timed(steps, lambda: settle(device)))
             seconds += taken if run >= settings.warmup else []

@@ -4,12 +4,14 @@ Shapes: B latents of (C, h, w); texts are (1, L, D). x and the guess are float32
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from runner.engine import Engine
+from runner.levers import Levers
 from runner.sampler import Guided
 from runner.schedules import Table
 from runner.unet import UNet, waves
@@ -18,9 +20,12 @@ SIZE_WAVES = 256  # numbers that tell SDXL of one size
 LONGEST_REPEAT = 4  # texts of other lengths share a batch if none is repeated more often
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
-    """A text as the denoiser sees it: (1, L, D), and beside it, for SDXL, a label (1, labels)."""
+    """A text as the denoiser sees it: (1, L, D), and beside it, for SDXL, a label (1, labels).
+
+    Two prompts are the same only if they are one object.
+    """
 
     text: Tensor
     label: Tensor | None = None
@@ -38,12 +43,16 @@ def label(pooled: Tensor, high: int, wide: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A denoising network, its table of σ, and what it predicts: "eps" (noise) or "v"."""
+    """A denoising network, its table of σ, and what it predicts: "eps" (noise) or "v".
 
-    unet: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    engine: the same network, faster; `quick` asks it, everything else the plain one.
+    """
+
+    unet: Callable[..., Tensor]  # a UNet, or an Engine
     table: Table
     dtype: torch.dtype
     predicts: str = "eps"
+    engine: Engine | None = None
 
     @property
     def labels(self) -> int:
@@ -52,40 +61,46 @@ class Denoiser:
 
     @classmethod
     def of(cls, unet: UNet, table: Table, predicts: str = "eps") -> "Denoiser":
-        return cls(unet, table, next(unet.parameters()).dtype, predicts)
+        weight = next(unet.parameters())
+        engine = Engine(unet, Levers.here(weight.device))
+        return cls(unet, table, weight.dtype, predicts, engine)
 
-    def guess(self, x: Tensor, sigma: Tensor, text: Tensor, label: Tensor | None = None) -> Tensor:
-        """x₀ (B, C, h, w) from x at noise σ (one number), texts (B, L, D) and labels (B, Y).
+    def quick(self, sigmas: Tensor) -> "Denoiser":
+        """The same, answered by its engine, which is told at which σ it will be asked."""
+        if self.engine is None or self.engine.unet is not self.unet or not len(sigmas):
+            return self
+        self.engine.begin(self.table.timestep(sigmas[:-1]).tolist())
+        return replace(self, unet=self.engine)
 
-        (ComfyUI: model_base.py, model_sampling.py.)
+    def guess(self, x: Tensor, sigma: Tensor, said: Prompt) -> Tensor:
+        """x₀ (K, C, h, w) from x (B, C, h, w) at noise σ (one number) and K texts.
+
+        Where K is larger, the rows of x come again for each text. (ComfyUI: model_base.py,
+        model_sampling.py.)
         """
         scaled = (x / (sigma**2 + 1.0) ** 0.5).to(self.dtype)
-        t = self.table.timestep(sigma.view(1)).float().expand(len(x))
-        said = None if label is None else label.to(self.dtype)
-        out = self.unet(scaled, t, text.to(self.dtype), said).float()
+        t = self.table.timestep(sigma.view(1)).float()
+        again = len(said.text) // len(x)
+        if isinstance(self.unet, Engine):
+            out = self.unet(scaled, float(t), said.text, said.label).float()
+        else:
+            rows = scaled.repeat(again, 1, 1, 1)
+            out = self.unet(rows, t.to(x.device).expand(len(rows)), said.text, said.label).float()
+        x = x.repeat(again, 1, 1, 1)
         if self.predicts == "v":
             return x / (sigma**2 + 1.0) - out * sigma / (sigma**2 + 1.0) ** 0.5
         return x - out * sigma
 
-    def alone(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
-        """The guess for one prompt, the same for every latent of the batch."""
-        label = None if prompt.label is None else spread(prompt.label, x)
-        return self.guess(x, sigma, spread(prompt.text, x), label)
-
-    def both(
-        self, x: Tensor, sigma: Tensor, positive: Prompt, negative: Prompt
-    ) -> tuple[Tensor, Tensor]:
-        """The guesses for both prompts, in one batch where their lengths allow."""
-        lengths = positive.text.shape[1], negative.text.shape[1]
+    def told(self, prompts: Sequence[Prompt], x: Tensor) -> Prompt | None:
+        """Prompts as rows for a batch like x (B, ...); None where their lengths do not allow it."""
+        lengths = [prompt.text.shape[1] for prompt in prompts]
         length = math.lcm(*lengths)
         if length > LONGEST_REPEAT * min(lengths):
-            return self.alone(x, sigma, positive), self.alone(x, sigma, negative)
-        order = negative, positive
-        texts = torch.cat([spread(repeat(one.text, length), x) for one in order])
-        labels = [spread(one.label, x) for one in order if one.label is not None]
-        label = torch.cat(labels) if labels else None
-        unwanted, wanted = self.guess(torch.cat([x, x]), sigma, texts, label).chunk(2)
-        return wanted, unwanted
+            return None
+        texts = torch.cat([spread(repeat(one.text, length), x) for one in prompts])
+        labels = [spread(one.label, x) for one in prompts if one.label is not None]
+        label = torch.cat(labels).to(self.dtype) if labels else None
+        return Prompt(texts.to(self.dtype), label)
 
 
 def repeat(text: Tensor, length: int) -> Tensor:
@@ -97,20 +112,39 @@ def spread(text: Tensor, x: Tensor) -> Tensor:
     return text.to(x.device).expand(len(x), *text.shape[1:])
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """A denoiser and what is said to it, put together once for each batch size."""
+
+    denoiser: Denoiser
+    kept: dict[tuple[object, ...], Prompt | None] = field(default_factory=dict)
+
+    def guess(self, x: Tensor, sigma: Tensor, *prompts: Prompt) -> tuple[Tensor, ...]:
+        """The guess for each prompt, in one batch where their lengths allow."""
+        key = len(x), *prompts
+        if key not in self.kept:
+            self.kept[key] = self.denoiser.told(prompts, x)
+        told = self.kept[key]
+        if told is None:
+            return tuple(self.guess(x, sigma, one)[0] for one in prompts)
+        return self.denoiser.guess(x, sigma, told).chunk(len(prompts))
+
+
 def guide(denoiser: Denoiser, positive: Prompt, negative: Prompt, cfg: float) -> Guided:
     """Classifier-free guidance (Ho & Salimans 2022): away from one text, towards another.
 
     On guesses of x₀ in float32, as ComfyUI does it; at cfg 1 the negative text is not computed
     unless a sampler asks for both.
     """
+    talk = Conversation(denoiser)
 
     def both(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        wanted, unwanted = denoiser.both(x, sigma, positive, negative)
+        unwanted, wanted = talk.guess(x, sigma, negative, positive)
         return unwanted + (wanted - unwanted) * cfg, unwanted
 
     def towards(x: Tensor, sigma: Tensor) -> Tensor:
         if math.isclose(cfg, 1.0):
-            return denoiser.alone(x, sigma, positive)
+            return talk.guess(x, sigma, positive)[0]
         return both(x, sigma)[0]
 
     return Guided(towards, both, denoiser.table)

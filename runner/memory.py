@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Iterator
 from contextlib import suppress
-from math import prod
+from math import inf, prod
 from pathlib import Path
 
 import torch
@@ -43,13 +43,18 @@ def pages(size: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
-def enough_memory(size: int) -> None:
-    """Refuse what Linux says is not there, before it kills the process for it."""
+def free_memory() -> float:
+    """Bytes that Linux says are to be had; elsewhere nobody says, and it is infinity."""
     try:
         rows = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
+        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError, IndexError):
-        return
+        return inf
+
+
+def enough_memory(size: int) -> None:
+    """Refuse what Linux says is not there, before it kills the process for it."""
+    free = free_memory()
     if size > free:
         raise Refused(
             "not-enough-memory",

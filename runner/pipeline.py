@@ -115,7 +115,7 @@ def ksampler(
     leftover = recipe.return_with_leftover_noise
     sigmas = part(sigmas, recipe.start_at_step, recipe.end_at_step, leftover)
     wanted, unwanted = (prompt(model, *one, latent) for one in (positive, negative))
-    guided = guide(model.denoiser, wanted, unwanted, recipe.cfg)
+    guided = guide(model.denoiser.quick(sigmas), wanted, unwanted, recipe.cfg)
     with small_convolutions(model.placement.device, latent):
         return sample(model, recipe, guided, latent, sigmas, watch)
 
@@ -153,7 +153,7 @@ def sample(
     device = models.placement.device
     x = noised(latent * models.latent_scale, noise, sigmas[0], models.denoiser.table)
     steps = SAMPLERS[recipe.sampler_name](
-        guided, x.to(device), sigmas.to(device), Dice(recipe.seed, x.to(device))
+        guided, x.to(device), sigmas, Dice(recipe.seed, x.to(device))
     )
     for step, x in enumerate(steps, 1):
         watch(f"step/{step}", x)

@@ -23,6 +23,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory
         tokenizer clip openclip vae unet families checkpoint synthetic devices
+        levers heap winograd kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow trace verify bench report arguments cli __main__

@@ -54,7 +54,7 @@ def test_texts_of_other_lengths_share_a_batch_where_none_repeats_too_often(lengt
 def test_v_prediction_is_the_papers():
     """x₀ = x/(σ²+1) - v σ/√(σ²+1): Salimans & Ho 2022 in the variance-exploding scale."""
     denoiser = Denoiser(linear([]), TABLE, torch.float32, "v")
-    guess = denoiser.guess(X, torch.tensor(2.0), text(1).text.expand(2, -1, -1))
+    guess = denoiser.guess(X, torch.tensor(2.0), Prompt(text(1).text.expand(2, -1, -1)))
     assert torch.allclose(guess, X / 5 - 2 / 5**0.5)
 
 

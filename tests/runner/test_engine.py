@@ -1,0 +1,111 @@
+"""The engine: the same numbers as the page one reads, lever by lever."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from runner.engine import Engine  # noqa: E402
+from runner.levers import Levers  # noqa: E402
+from runner.recipe import Refused  # noqa: E402
+from runner.trace import gap  # noqa: E402
+from runner.unet import UNet, UNetShape  # noqa: E402
+
+NONE = Levers().without(("all",))
+NAMES = [field.name for field in fields(Levers)]
+FAMILIES = {
+    "SD 1.x": UNetShape(channels=32, context=48, widths=(1, 2, 2), depths=(1, 1, 0)),
+    "SD 2.x": UNetShape(32, (2, 4), (1, 1), heads=0, context=48, linear=True),
+    "SDXL": UNetShape(32, (2, 4), (0, 2), 2, heads=0, context=48, linear=True, labels=24),
+}
+CLOSE = 5e-6  # relative rms: another order of sums, and no more
+STEPS = [901.0, 500.0, 21.0]
+
+
+@pytest.fixture(params=FAMILIES)
+def unet(request):
+    torch.manual_seed(3)
+    return UNet(FAMILIES[request.param]).eval().requires_grad_(False)
+
+
+def asked(unet, batch=1, size=(8, 8), seed=5):
+    """x, and two texts, with labels where they are asked for, for each of its rows."""
+    torch.manual_seed(seed)
+    label = torch.randn(2 * batch, unet.labels) if unet.labels else None
+    return torch.randn(batch, 4, *size), torch.randn(2 * batch, 7, 48), label
+
+
+def plain(unet, x, t, text, label):
+    rows = x.repeat(len(text) // len(x), 1, 1, 1)
+    return unet(rows, torch.full((len(rows),), t), text, label)
+
+
+@pytest.fixture(autouse=True)
+def tiles_for_few_pixels(monkeypatch):
+    """The networks here are small; tiles are to be tried on them all the same."""
+    monkeypatch.setattr("runner.engine.FEWEST", 16)
+
+
+def begun(unet, levers, times=1000):
+    engine = Engine(unet, levers)
+    engine.begin(STEPS * times)
+    return engine
+
+
+@pytest.mark.parametrize("name", ["none", *(name for name in NAMES if name != "graph"), "all"])
+def test_every_lever_gives_the_numbers_of_the_plain_network(unet, name):
+    levers = {"none": NONE, "all": Levers(qkv=True)}.get(name) or replace(NONE, **{name: True})
+    engine = begun(unet, levers)
+    x, text, label = asked(unet)
+    for t in STEPS:
+        assert gap(engine(x, t, text, label), plain(unet, x, t, text, label)) < CLOSE
+
+
+@pytest.mark.parametrize(("batch", "size"), [(3, (8, 8)), (1, (9, 7)), (2, (5, 12))])
+def test_batches_and_odd_sizes(unet, batch, size):
+    engine = begun(unet, Levers())
+    x, text, label = asked(unet, batch, size)
+    assert gap(engine(x, 40.0, text, label), plain(unet, x, 40.0, text, label)) < CLOSE
+
+
+def test_a_new_text_or_label_is_not_answered_with_the_old_one(unet):
+    engine = begun(unet, Levers())
+    for seed in (1, 2):
+        x, text, label = asked(unet, seed=seed)
+        assert gap(engine(x, 21.0, text, label), plain(unet, x, 21.0, text, label)) < CLOSE
+
+
+def test_a_step_that_was_not_foretold_is_answered(unet):
+    engine = Engine(unet, Levers())
+    x, text, label = asked(unet)
+    assert gap(engine(x, 333.0, text, label), plain(unet, x, 333.0, text, label)) < CLOSE
+
+
+def test_tiles_are_made_only_where_they_repay(unet):
+    x, text, label = asked(unet)
+    few, many = begun(unet, Levers(), times=1), begun(unet, Levers())
+    for engine in (few, many):
+        engine(x, 21.0, text, label)
+    assert not few.tiled
+    assert many.tiled
+
+
+def test_memory_that_is_not_there_is_not_taken(unet):
+    engine = begun(unet, Levers())
+    engine.spare = 0.0
+    x, text, label = asked(unet)
+    assert gap(engine(x, 21.0, text, label), plain(unet, x, 21.0, text, label)) < CLOSE
+    assert not engine.tiled
+
+
+def test_weights_stay_the_networks_own(unet):
+    before = {name: weight.clone() for name, weight in unet.named_parameters()}
+    begun(unet, Levers(qkv=True))(*asked(unet)[:1], 21.0, *asked(unet)[1:])
+    assert all(torch.equal(weight, before[name]) for name, weight in unet.named_parameters())
+
+
+def test_an_unknown_lever_is_refused_by_name():
+    with pytest.raises(Refused, match="no lever 'fp8'; there are: all, words"):
+        Levers().without(("fp8",))
+    assert Levers().without(("winograd",)).pulled == ("words", "times", "trunk", "heap")

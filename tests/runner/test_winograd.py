@@ -1,0 +1,51 @@
+"""Winograd's convolution against torch's, in float64 where it must be exact."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from runner import winograd  # noqa: E402
+from runner.trace import gap  # noqa: E402
+
+CASES = [(1, 2, 2, 1, 1), (1, 1, 1, 3, 2), (2, 8, 6, 5, 7), (3, 7, 5, 4, 4), (1, 33, 9, 8, 16)]
+
+
+def case(batch, high, wide, c_in, c_out, dtype):
+    torch.manual_seed(1)
+    conv = torch.nn.Conv2d(c_in, c_out, 3, padding=1, dtype=dtype).requires_grad_(False)
+    return conv, torch.randn(batch, c_in, high, wide, dtype=dtype)
+
+
+def tiled(conv, x):
+    weight = winograd.transformed(conv.weight)
+    rows = x.permute(0, 2, 3, 1).contiguous()
+    return winograd.convolved(rows, weight, conv.bias).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 21])  # one row of tiles at a time, or all
+@pytest.mark.parametrize("sizes", CASES, ids=str)
+def test_it_is_the_convolution(sizes, block, monkeypatch):
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    conv, x = case(*sizes, torch.float64)
+    assert gap(tiled(conv, x), conv(x)) < 1e-14
+
+
+def test_float32_loses_no_more_than_a_few_last_bits():
+    conv, x = case(1, 16, 16, 64, 64, torch.float32)
+    exact = conv.double()(x.double())
+    assert gap(tiled(conv.float(), x), exact) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "suits"),
+    [
+        ({"padding": 1}, True),
+        ({"padding": 1, "stride": 2}, False),
+        ({"padding": 0}, False),
+        ({"padding": 1, "groups": 2}, False),
+        ({"padding": 1, "dilation": 2}, False),
+    ],
+)
+def test_what_suits(options, suits):
+    assert winograd.suits(torch.nn.Conv2d(4, 4, 3, **options)) is suits
+    assert not winograd.suits(torch.nn.Conv2d(4, 4, 1))
