@@ -13,7 +13,8 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,6 +62,10 @@ class Visit(BaseHTTPRequestHandler):
         path = re.sub(r"^/?https?://[^/]+", "", unquote(self.path))  # the form of prefix proxies
         kind = kind_of(path, self.given)
         self.host.asked.append(kind)
+        with self.host.at_once():
+            self.answer(path, kind)
+
+    def answer(self, path: str, kind: str) -> None:
         self.host.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.close_connection = True
         try:
@@ -106,6 +111,7 @@ class Host:
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.closing = threading.Event()
+        self.lock, self.now, self.peak = threading.Lock(), 0, 0  # requests under way, and the most
         visit = type("VisitHere", (Visit,), {"host": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), visit)
         self.server.daemon_threads = True
@@ -116,6 +122,17 @@ class Host:
     @property
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.server.server_port}"
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        with self.lock:
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.now -= 1
 
     def close(self) -> None:
         self.closing.set()

@@ -17,6 +17,7 @@ import pytest
 from doctor import fetch, installer, uv
 from doctor.cli import main
 from doctor.manifest import Mirror, world
+from doctor.verbs.node import AT_ONCE
 from tests import internet
 from tests.doctor.test_snapshot import tree
 from tests.doctor.test_verbs import comfyui, everything_else, online, shop, versions
@@ -235,6 +236,7 @@ def test_ten_at_once(comfyui, host, online):
     code, _ = install(comfyui, *(f"{host.url}/o/P{number}" for number in range(10)), **online)
     assert (code, live(comfyui)) == (0, [f"P{number}" for number in range(10)])
     assert time.monotonic() - start < 30
+    assert 1 < host.peak <= AT_ONCE, "side by side, and no storm"
 
 
 def test_within_five_seconds_while_the_origin_is_silent(comfyui, host, online, monkeypatch):
