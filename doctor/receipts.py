@@ -30,7 +30,7 @@ class Receipt:
     home: str = ""  # the doctor's folder it was done from
     why: str = ""  # of a roll-back
     lost: tuple[str, ...] = ()  # what a roll-back could not bring back
-    seconds: float = 0.0  # from its first line in the journal to its last
+    seconds: float = 0.0  # from its first line in the journal to that of its end
     kept: int = 0  # bytes held so that it can be undone
 
 
@@ -82,12 +82,13 @@ class Journal:
             if event["event"] == "begin":
                 found[event["receipt"]] = event | {"state": "open", "why": ""}
             elif event["event"] in ENDS and event["receipt"] in found:
-                began = found[event["receipt"]]["when"]
-                found[event["receipt"]] |= {
+                row = found[event["receipt"]]
+                spent = seconds_between(row["when"], event["when"])
+                row |= {
                     "state": event["event"],
                     "why": event.get("why", ""),
                     "lost": event.get("lost", ()),
-                    "seconds": seconds_between(began, event["when"]),
+                    "seconds": row.get("seconds", spent),  # of the treatment, not until its undo
                     "kept": size_of(self.home / "kept" / event["receipt"]),
                 }
         names = [f.name for f in fields(Receipt)]

@@ -43,7 +43,7 @@ def reached(args: Args, screen: Screen) -> Any:
         return Unknown("nothing is asked offline", skipped=True)
     from doctor import network
 
-    screen.progress(say("trying", screen.lang, what="network"))
+    screen.progress(say("asking-network", screen.lang))
     return network.look(world())
 
 

@@ -39,6 +39,9 @@ def save(args: Args, screen: Screen) -> int:
     if not args.dry_run:
         path.write_text(json.dumps(written, indent=4, sort_keys=True) + "\n", encoding="utf-8")
         screen.say("snapshot-saved", count=len(there), file=path)
+    else:
+        screen.lines(f"{pack.name}  {pack.source}".rstrip() for pack in there)
+        screen.say("dry-run")
     screen.object({"schema": "comfy-doctor.node/1", "file": str(path), "snapshot": written})
     return 0
 

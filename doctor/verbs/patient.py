@@ -68,11 +68,14 @@ def look(args: Args, screen: Screen, level: int = 2) -> tuple[Facts, Diagnosis]:
 
 
 def examined(args: Args, screen: Screen, level: int) -> Facts:
-    facts = examine(
-        target(args), level, lambda what: screen.progress(say("trying", screen.lang, what=what))
-    )
+    facts = examine(target(args), level, lambda what: screen.progress(doing(what, screen.lang)))
     screen.ticker.clear()
     return facts
+
+
+def doing(what: str, lang: str) -> str:
+    """An interpreter is looked at, modules are imported in it."""
+    return say("looking" if os.sep in what else "trying", lang, what=what)
 
 
 def command(patient: Target, *words: str) -> str:
