@@ -323,6 +323,13 @@ def scope(python: str) -> Scope:
     return Scope(prefix, tuple(folders), os.path.relpath(pure, prefix))
 
 
+def names(python: str) -> frozenset[str]:
+    """The distributions in this interpreter's own site folder, normalised."""
+    where = scope(python)
+    there = Path(where.root, where.site).glob("*.dist-info")
+    return frozenset(canonicalize_name(info.name.partition("-")[0]) for info in there)
+
+
 def touched(where: Scope, names: Iterable[str], wheels: Iterable[Path]) -> Iterator[str]:
     """Paths below the root that installing and removing can change: what is to be copied."""
     wanted = {canonicalize_name(name) for name in names}

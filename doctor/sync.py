@@ -5,15 +5,17 @@ let it; one opencv and one onnxruntime serve all who wish for any. A conflict is
 anything changes: who wants what, and which single pack would have to give way.
 """
 
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from doctor import uv, wishes
-from doctor.facts import Facts
+from doctor.facts import Facts, numbers
 from doctor.fixes.packages import OPENCV, holds
 from doctor.wishes import Wish
 
@@ -80,12 +82,31 @@ def packs(comfyui: Path) -> Iterator[Path]:
             yield entry
 
 
-def from_file(path: Path, comfyui: Path, pack: str = "") -> Iterator[Wish]:
+def from_file(
+    path: Path, comfyui: Path, pack: str = "", above: tuple[Path, ...] = ()
+) -> Iterator[Wish]:
+    """The wishes of a file and of those it includes (-r), and its bounds (-c), beside it as pip
+    reads them. What lies outside of the installation is not opened."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
+        name = path.relative_to(comfyui).as_posix()
+    except (OSError, ValueError):
         return
-    yield from wishes.read(text, path.relative_to(comfyui).as_posix(), pack)
+    for wish in wishes.read(text, name, pack):
+        other = Path(os.path.normpath(path.parent / wish.includes))
+        if not wish.includes or not other.is_file() or not other.is_relative_to(comfyui):
+            yield wish
+        elif other not in above and len(above) < DEEP:
+            inside = from_file(other, comfyui, pack, (*above, path))
+            yield from (replace(w, kind="constraint") if bounds(w, wish) else w for w in inside)
+
+
+DEEP = 8  # files that include one another
+ASIDE = ("address", "editable", "option", "unreadable")
+
+
+def bounds(inner: Wish, by: Wish) -> bool:
+    return by.constrains and inner.kind == "requirement"
 
 
 def from_project(path: Path, comfyui: Path, pack: str) -> Iterator[Wish]:
@@ -103,7 +124,8 @@ def usable(asked: Iterable[Wish], facts: Facts) -> Iterator[Wish]:
     chosen = {family: one_of(names, asked, facts) for family, names in FAMILIES.items()}
     for wish in asked:
         family = next((f for f, names in FAMILIES.items() if wish.name in names), "")
-        if wish.kind == "requirement" and (not family or wish.name == chosen[family]):
+        wanted = wish.kind in ("requirement", "constraint")
+        if wanted and (not family or wish.name == chosen[family]):
             yield wish
 
 
@@ -125,16 +147,58 @@ def plan(python: str, facts: Facts, asked: Sequence[Wish], offline: bool = False
 
 
 def resolved(python: str, facts: Facts, wanted: Sequence[Wish], offline: bool) -> uv.Outcome:
-    """First with numpy where it is; then, where the wishes do not let it stay, without."""
-    fixed, numpy = holds(facts), facts.packages.get("numpy")
-    lines = [*dict.fromkeys(wish.text for wish in wanted), *kept_whole(facts)]
+    """First with numpy where it is; then, where the wishes do not let it stay, where something
+    installed was built for numpy 1, below 2; else without a bound."""
+    numpy, limits = facts.packages.get("numpy"), [w.text for w in wanted if w.kind == "constraint"]
+    lines = [*asked_for(wanted), *kept_whole(facts)]
+    fixed = (*holds(facts), *limits)
     tries = [(*fixed, f"numpy=={numpy.version}")] if numpy else []
-    for held in (*tries, fixed):
+    for held in (*tries, (*fixed, *below_2(facts))):
         try:
-            return uv.resolve(python, lines, held, offline=offline)
+            return uv.resolve(python, lines, held, without=siblings(facts, wanted), offline=offline)
         except uv.Unsatisfiable as why:
             reason = str(why)
-    raise InConflict(explain(python, facts, wanted, reason, offline))
+    old = "; ".join(f"{one} was built for numpy 1" for one in built_for_1(facts))
+    told = f"{reason} ({old})" if old else reason
+    raise InConflict(explain(python, facts, wanted, told, offline))
+
+
+def asked_for(wanted: Iterable[Wish]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(wish.text for wish in wanted if wish.kind == "requirement"))
+
+
+def below_2(facts: Facts) -> tuple[str, ...]:
+    """numpy 1, where something installed cannot do with another, and there is one for this Python
+    (none from 3.13 on: a pin to it would be impossible)."""
+    possible = numbers(facts.python.version) < (3, 13)
+    return ("numpy<2",) if possible and any(built_for_1(facts)) else ()
+
+
+def built_for_1(facts: Facts) -> Iterator[str]:
+    """Installed distributions whose modules do not load on numpy 2, by what is known of them."""
+    for row in facts.world.numpy_builds:
+        for name in row.packages:
+            there = facts.packages.get(name)
+            old = not row.first_good or (
+                there is not None and numbers(there.version) < numbers(row.first_good)
+            )
+            if there is not None and old:
+                yield f"{name} {there.version}"
+
+
+def siblings(facts: Facts, wanted: Sequence[Wish]) -> tuple[str, ...]:
+    """Distributions that would overwrite the one of their family that is there or chosen: nobody's
+    dependency may bring them."""
+    chosen = [one_of(names, wanted, facts) for names in FAMILIES.values()]
+    of_chosen = (names for names, one in zip(FAMILIES.values(), chosen, strict=True) if one)
+    others = (name for names in of_chosen for name in names if name not in chosen)
+    return tuple(name for name in others if name not in facts.packages)
+
+
+def served(line: str, there: Iterable[str]) -> bool:
+    """Is an unmet requirement, as uv tells it, met by another of its family: cv2 is cv2."""
+    names = set(re.findall(r"`([a-z0-9._-]+)", line.lower()))
+    return any(names & set(family) and set(there) & set(family) for family in FAMILIES.values())
 
 
 def kept_whole(facts: Facts) -> Iterator[str]:
@@ -175,15 +239,18 @@ def narrow(wish: Wish) -> bool:
 def works_without(
     pack: str, python: str, facts: Facts, wanted: Sequence[Wish], offline: bool
 ) -> bool:
-    rest = [wish.text for wish in wanted if wish.pack != pack]
+    rest = [wish for wish in wanted if wish.pack != pack]
+    limits = [wish.text for wish in rest if wish.kind == "constraint"]
+    held = (*holds(facts), *limits, *below_2(facts))
+    without = siblings(facts, rest)
     try:
-        uv.resolve(python, [*rest, *kept_whole(facts)], holds(facts), offline=offline)
+        lines = [*asked_for(rest), *kept_whole(facts)]
+        uv.resolve(python, lines, held, without=without, offline=offline)
     except (uv.Unsatisfiable, uv.ResolverFailed):
         return False
     return True
 
 
-def told_apart(asked: Sequence[Wish]) -> Mapping[str, tuple[Wish, ...]]:
-    """Lines that are no plain requirement, by kind: told, and not followed blindly."""
-    kinds = ("option", "address", "unreadable")
-    return {kind: tuple(wish for wish in asked if wish.kind == kind) for kind in kinds}
+def told_apart(asked: Sequence[Wish]) -> tuple[Wish, ...]:
+    """Lines that are no plain requirement: told, and not followed blindly."""
+    return tuple(wish for wish in asked if wish.kind in ASIDE)

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from doctor import fetch, installer, journal, machine, room, uv
+from doctor import fetch, installer, journal, machine, room, sync, uv
 from doctor.check import subject
 from doctor.facts import Facts, Refusal, Unknown
 from doctor.finding import Diagnosis
@@ -227,7 +227,13 @@ def unmet_in(treatment: Treatment) -> frozenset[str]:
     """What `uv pip check` says of the interpreters that a treatment changes."""
     pythons = {s.python for s in treatment.steps if isinstance(s, Packages)}
     there = sorted(python for python in pythons if os.path.exists(python))
-    return frozenset(line for python in there for line in uv.check(python))
+    return frozenset(line for python in there for line in unmet(python))
+
+
+def unmet(python: str) -> Iterator[str]:
+    lines = uv.check(python)
+    there = installer.names(python) if lines else frozenset()
+    return (line for line in lines if not sync.served(line, there))
 
 
 def new_conflict(treatment: Treatment, before: frozenset[str]) -> str:

@@ -55,15 +55,28 @@ def unlocked(python: str) -> Iterator[None]:
 
 
 def resolve(
-    python: str, wishes: Sequence[str], holds: Sequence[str] = (), *, offline: bool = False
+    python: str,
+    wishes: Sequence[str],
+    holds: Sequence[str] = (),
+    *,
+    without: Sequence[str] = (),
+    offline: bool = False,
 ) -> Outcome:
-    """What `uv pip install --dry-run` would do. Raises Unsatisfiable or ResolverFailed."""
+    """What `uv pip install --dry-run` would do. Raises Unsatisfiable or ResolverFailed.
+
+    `without` names distributions that nobody's requirement may bring. numpy is taken as a wheel
+    or not at all: building one takes minutes and a compiler.
+    """
     with unlocked(python), tempfile.TemporaryDirectory() as folder:
-        asked, held = Path(folder, "wishes.txt"), Path(folder, "holds.txt")
+        names = ("wishes.txt", "holds.txt", "without.txt")
+        asked, held, barred = (Path(folder, name) for name in names)
+        never = [f"{name} ; sys_platform == 'never'" for name in without]
+        barred.write_text("\n".join(never), encoding="utf-8")
         asked.write_text("\n".join(wishes), encoding="utf-8")
         held.write_text("\n".join(holds), encoding="utf-8")
         words = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-progress"]
         words += ["--python", python, "-r", str(asked), "-c", str(held)]
+        words += ["--override", str(barred), "--only-binary", "numpy"]
         words += ["--offline"] if offline else []
         words += ["--no-index"] if os.environ.get("PIP_NO_INDEX", "") in ("1", "true") else []
         run = subprocess.run(

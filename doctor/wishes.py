@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 OPTION = re.compile(r"^(-|--)\w")
 ADDRESS = re.compile(r"^(git|hg|svn|bzr)\+|^(https?|file|ssh)://", re.IGNORECASE)
 COMMENT = re.compile(r"(^|\s)#.*$")
+EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
+INCLUDE = re.compile(r"^(?:(-r|-c)\s*|(--requirement|--constraint)[ =]\s*)(?P<file>\S.*)$")
 PER_LINE = re.compile(r"\s+--(?:hash|config-settings?|global-option)[= ].*$")
 
 
@@ -25,7 +27,7 @@ class Wish:
     file: str
     line: int
     pack: str = ""  # the node pack it belongs to; "" for ComfyUI itself and the user's own file
-    kind: str = "requirement"  # requirement, address, option, unreadable
+    kind: str = "requirement"  # requirement, constraint, address, editable, option, unreadable
 
     @property
     def requirement(self) -> Requirement | None:
@@ -38,7 +40,22 @@ class Wish:
     def name(self) -> str:
         """The distribution wished for, normalised (PEP 503); "" where the line names none."""
         asked = self.requirement
-        return canonicalize_name(asked.name) if asked else ""
+        if asked:
+            return canonicalize_name(asked.name)
+        egg = EGG.search(self.text)
+        last = self.text.partition("#")[0].rpartition("/")[2]
+        wheel = last.partition("-")[0] if last.endswith(".whl") else ""
+        return canonicalize_name(egg[1] if egg else wheel)
+
+    @property
+    def includes(self) -> str:
+        """The file that an option names: -r FILE, -c FILE; "" of any other line."""
+        found = INCLUDE.match(self.text) if self.kind == "option" else None
+        return found["file"].strip() if found else ""
+
+    @property
+    def constrains(self) -> bool:
+        return self.text.startswith(("-c", "--constraint"))
 
     @property
     def where(self) -> str:
@@ -68,15 +85,17 @@ def joined(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def kind(said: str) -> str:
+    if said.startswith(("-e ", "--editable")):
+        return "editable"
     if OPTION.match(said):
         return "option"
     if ADDRESS.match(said):
         return "address"
     try:
-        Requirement(PER_LINE.sub("", said).strip())
+        asked = Requirement(PER_LINE.sub("", said).strip())
     except InvalidRequirement:
-        return "unreadable"
-    return "requirement"
+        return "address" if said.startswith((".", "/")) or said.endswith(".whl") else "unreadable"
+    return "address" if asked.url else "requirement"
 
 
 def of_project(dependencies: Iterable[str], file: str, pack: str) -> Iterator[Wish]:

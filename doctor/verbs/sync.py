@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doctor import report, sync, treat, uv
+from doctor import advise, report, sync, treat, uv
 from doctor.facts import Facts, Refusal
 from doctor.finding import Diagnosis
 from doctor.fixes.packages import holds
@@ -14,7 +14,7 @@ from doctor.screen import Screen
 from doctor.step import Packages
 from doctor.sync import Conflict, InConflict, Move
 from doctor.verbs.patient import Args, look, opened
-from doctor.verbs.treatment import agreed, recover, settings, tell_failures
+from doctor.verbs.treatment import agreed, recover, settings, tell_failures, write_lock
 from doctor.wishes import Wish
 from doctor.words import refused, say
 
@@ -30,7 +30,7 @@ def run(args: Args, screen: Screen) -> int:
     if facts.comfyui is None or facts.target.python is None:
         raise refused(BadUsage, "sync-needs-comfyui")
     asked = sync.gather(Path(facts.comfyui.path))
-    tell_apart(asked, screen)
+    tell_apart(asked, facts, screen)
     screen.progress(say("resolving", screen.lang))
     try:
         moves = sync.plan(facts.target.python, facts, asked, args.offline)
@@ -44,10 +44,18 @@ def run(args: Args, screen: Screen) -> int:
     return 0 if outcome.receipts or not moves or args.dry_run else 1
 
 
-def tell_apart(asked: Sequence[Wish], screen: Screen) -> None:
-    """Lines that a resolver is not given are said, so that nobody thinks they were followed."""
-    for wish in (w for wishes in sync.told_apart(asked).values() for w in wishes):
+def tell_apart(asked: Sequence[Wish], facts: Facts, screen: Screen) -> None:
+    """Lines that a resolver is not given are said, so that nobody thinks they were followed; with
+    what a person would type for those that name something which is not there."""
+    for wish in sync.told_apart(asked):
+        if wish.name and wish.name in facts.packages:
+            version = facts.packages[wish.name].version
+            screen.say("sync-met", where=wish.where, text=wish.text, version=version)
+            continue
         screen.say("sync-apart", where=wish.where, text=wish.text)
+        if wish.kind in ("address", "editable"):
+            words = wish.text.split() if wish.kind == "editable" else [wish.text]
+            screen.lines([f"    {advise.pip(facts, 'install', '--no-deps', *words)}"])
 
 
 def clash(conflict: Conflict, screen: Screen) -> int:
@@ -65,7 +73,7 @@ def carried_out(
     args: Args, screen: Screen, facts: Facts, diagnosis: Diagnosis, moves: Sequence[Move]
 ) -> treat.Outcome:
     pins = tuple(f"{move.name}=={move.will}" for move in moves)
-    step = Packages(str(facts.target.python), wants=pins, holds=holds(facts))
+    step = Packages(str(facts.target.python), wants=pins, holds=holds(facts), anew=True)
     plan = Plan((Treatment("sync-requirements", (), (step,)),))
     with opened(args, facts.target) as book:
         recover(screen, book)
@@ -76,6 +84,7 @@ def carried_out(
         outcome = treat.carry_out(
             plan, book, diagnosis, lambda: look(args, screen), screen.progress
         )
+        write_lock(args, screen, book, look(args, screen)[0], plan, outcome)
     tell_failures(screen, outcome)
     return outcome
 

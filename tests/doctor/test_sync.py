@@ -1,13 +1,16 @@
 """Requirements of a whole installation, met together, with torch where it is."""
 
+import json
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 
 import pytest
 
 from doctor import sync, uv
 from doctor.facts import Facts, Package, Python
+from doctor.manifest import world
 from tests.doctor.command import answer, doctor
 from tests.doctor.test_verbs import comfyui, everything_else, online, shop, versions  # noqa: F401
 from tests.doctor.wheels import wheel
@@ -55,7 +58,7 @@ def test_the_plan_says_from_to_and_by_whose_wish_and_is_carried_out(comfyui, ind
     words = ("node", "sync", "--comfyui", comfyui, "--yes")
     before = everything_else(comfyui)
     code, said = answer(*words)
-    assert code == 0, said
+    assert code == 0, json.dumps(said)
     assert said["moves"] == [
         {"name": "alpha", "from": "1.0", "to": "2.0", "wished": ["requirements.txt:2"]},
         {
@@ -108,7 +111,8 @@ def test_numpy_stays_where_it_is_while_the_wishes_let_it(tmp_path, shop, index):
     python = str(tmp_path / "env" / "bin" / "python")
     words = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "numpy==1.26.4"]
     subprocess.run(words, check=True)
-    facts = Facts(python=Python(site="site"), packages={"numpy": Package("1.26.4", "site")})
+    own = Python(site="site", version="3.11.7")
+    facts = Facts(python=own, packages={"numpy": Package("1.26.4", "site")}, world=world())
     wish = tuple(sync.wishes.read("numpy\nalpha\n", "f"))
     assert [str(m.name) for m in sync.plan(python, facts, wish)] == ["alpha"]
     more = tuple(sync.wishes.read("wants_two\n", "f"))
@@ -142,3 +146,73 @@ def test_lines_that_are_not_followed_are_said(comfyui, index):  # noqa: F811
     _, out, _ = doctor("node", "sync", "--comfyui", comfyui, "--yes")
     assert "custom_nodes/a/requirements.txt:1: git+https" in out
     assert "custom_nodes/a/requirements.txt:2: --index-url" in out
+
+
+def test_included_files_are_wishes_and_bounds_with_their_own_place(comfyui, shop, index):  # noqa: F811
+    """-r is followed, -c bounds, each with its own file and line; nothing outside is opened."""
+    for release in ("1.0", "2.0"):
+        wheel(shop, "gamma", release)
+    pack(comfyui, "a", "-r more/extra.txt\n-c bounds.txt\n-r ../../../../etc/hosts\n")
+    here = comfyui / "custom_nodes" / "a"
+    (here / "more").mkdir()
+    (here / "more" / "extra.txt").write_text("gamma\n-r ../requirements.txt\n")
+    (here / "bounds.txt").write_text("gamma<2\n")
+    found = {(w.where, w.kind, w.text) for w in sync.gather(comfyui) if w.pack == "a"}
+    assert found == {
+        ("custom_nodes/a/more/extra.txt:1", "requirement", "gamma"),
+        ("custom_nodes/a/bounds.txt:1", "constraint", "gamma<2"),
+        ("custom_nodes/a/requirements.txt:3", "option", "-r ../../../../etc/hosts"),
+    }
+    code, said = answer("node", "sync", "--comfyui", comfyui, "--yes")
+    assert code == 0, json.dumps(said)
+    assert {"name": "gamma", "from": "", "to": "1.0"}.items() <= said["moves"][1].items()
+    pack(comfyui, "b", "gamma>=2\n")
+    code, said = answer("node", "sync", "--comfyui", comfyui, "--yes")
+    assert code == 1
+    assert {w["where"] for w in said["conflict"]["wishes"]} >= {
+        "custom_nodes/a/bounds.txt:1",
+        "custom_nodes/b/requirements.txt:1",
+    }
+
+
+def test_a_dependency_brings_no_second_opencv(comfyui, shop, index):  # noqa: F811
+    wheel(shop, "sees", "1.0", "opencv-python>=4")
+    pack(comfyui, "a", "opencv-python-headless\n")
+    pack(comfyui, "b", "sees\n")
+    code, said = answer("node", "sync", "--comfyui", comfyui, "--yes")
+    assert code == 0, json.dumps(said)
+    names = [move["name"] for move in said["moves"]]
+    assert [n for n in names if "opencv" in n] == ["opencv-python-headless"]
+    assert "sees-1.0" in versions(comfyui)
+    code, again = answer("node", "sync", "--comfyui", comfyui, "--yes")
+    assert (code, again["moves"]) == (0, [])
+
+
+def test_numpy_1_stays_for_a_module_that_was_built_for_it(tmp_path, shop, index):  # noqa: F811
+    """Its metadata allows numpy 2; its machine code does not."""
+    old = Package("4.8.0.76", "site")
+    facts = Facts(
+        python=Python(site="site", version="3.11.7"),
+        packages={"opencv-python": old, "numpy": Package("1.26.4", "site")},
+        world=world(),
+    )
+    assert list(sync.built_for_1(facts)) == ["opencv-python 4.8.0.76"]
+    assert sync.below_2(facts) == ("numpy<2",)
+    newer = replace(facts, python=replace(facts.python, version="3.13.1"))
+    assert sync.below_2(newer) == (), "there is no numpy 1 for it"
+    assert sync.below_2(replace(facts, packages={"opencv-python": Package("4.12.0.88")})) == ()
+
+
+def test_an_address_is_met_or_told_with_its_command(comfyui, index):  # noqa: F811
+    text = "git+https://github.com/o/alpha.git#egg=alpha\nnew @ git+https://github.com/o/new\n"
+    pack(comfyui, "a", text)
+    _, out, _ = doctor("node", "sync", "--comfyui", comfyui, "--dry-run")
+    assert "egg=alpha: version 1.0 is there and stays" in out
+    assert "pip install --no-deps 'new @ git+https://github.com/o/new'" in out
+
+
+def test_the_lock_is_written_after_a_sync(comfyui, index):  # noqa: F811
+    pack(comfyui, "b-pack", "beta\n")
+    assert answer("node", "sync", "--comfyui", comfyui, "--yes")[0] == 0
+    lock = json.loads((comfyui / ".comfy-doctor" / "comfy-doctor.lock").read_text())
+    assert {"alpha", "beta"} <= {one["name"] for one in lock["packages"]}

@@ -32,15 +32,38 @@ def test_every_line_is_understood_for_what_it_is():
         (4, "requirement", "opencv-python-headless"),
         (6, "option", ""),
         (7, "option", ""),
-        (8, "address", ""),
-        (9, "requirement", "thing"),
-        (10, "address", ""),
-        (11, "option", ""),
+        (8, "address", "thing"),
+        (9, "address", "thing"),
+        (10, "address", "wheel"),
+        (11, "editable", ""),
         (12, "requirement", "long-name"),
         (14, "requirement", "pinned"),
         (15, "unreadable", ""),
         (16, "requirement", "pillow"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "constrains"),
+    [
+        ("-r other.txt", "other.txt", False),
+        ("-rother.txt", "other.txt", False),
+        ("--requirement=deep/other.txt", "deep/other.txt", False),
+        ("-c bounds.txt", "bounds.txt", True),
+        ("--constraint bounds.txt", "bounds.txt", True),
+        ("--extra-index-url https://x.example", "", False),
+        ("-e ./here", "", False),
+    ],
+)
+def test_files_that_include_files(line, file, constrains):
+    (wish,) = read(line, "f")
+    assert wish.includes == file
+    assert not file or wish.constrains == constrains
+
+
+@pytest.mark.parametrize("line", ["./local-1.0-py3-none-any.whl", "/opt/x-2-py3-none-any.whl", "."])
+def test_paths_are_addresses(line):
+    assert [w.kind for w in read(line, "f")] == ["address"]
 
 
 def test_a_wish_says_whose_it_is():
