@@ -8,24 +8,34 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-PATTERNS = {  # what -> (pattern, what stands there instead)
+PATTERNS = {  # what -> (pattern, what stands there instead); what it calls kept stays
     "token": (
         r"\b(?:hf_|ghp_|gho_|ghs_|github_pat_|sk-|xox[bp]-|AKIA|glpat-|civitai_)[A-Za-z0-9_-]{12,}"
-        r"|(?<=[?&]token=)[^&\s\"']{4,}|(?<=[Bb]earer )[A-Za-z0-9._-]{8,}"
-        r"|(?i:(?<=api_key=)|(?<=password=)|(?<=secret=))[^&\s\"']{3,}",
+        r"|\beyJ[\w-]{10,2000}\.[\w-]{4,4000}(?:\.[\w-]{0,2000})?"  # a JSON web token
+        r"|(?i:(?P<kept>\b(?:bearer|basic) |(?:token|api[_-]?key|password|passwd|secret)"
+        r"[\"']?(?:=|: ?)[\"']?))(?!(?:TOKEN|bearer|basic|none|null|true|false)\b)"
+        r"[^&\s\"',;]{4,4000}",
         "TOKEN",
     ),
     "login": (r"(?<=://)[^/@\s\"']{1,100}(?=@)", "LOGIN"),
     "address": (r"\b(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}\b(?![.\w+])", "ADDRESS"),
     "mail": (r"\b(?!LOGIN@)[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b", "MAIL"),
     "home": (
-        r"(?<=/home/)[^/\s\"':]+|(?<=/Users/)(?!Shared\b)[^/\s\"':]+"
-        r"|(?<=:\\Users\\)(?!Public\b)[^\\\"':\n]+|(?<=:\\\\Users\\\\)[^\\\"':\n]+",
+        r"(?i:(?<=/home/)[^/\s\"':]+|(?<=/users/)(?!shared\b)[^/\s\"':]+"
+        r"|(?<=/media/)[^/\s\"':]+"
+        r"|(?<=:\\users\\)(?!public\b)[^\\\"':\n]+|(?<=:\\\\users\\\\)[^\\\"':\n]+)",
         "USER",
     ),
+    "host": (
+        r"\b(?!HOST\b)(?:[\w-]{1,63}\.){1,5}(?:local|lan|corp|internal|intranet|localdomain)\b"
+        r"|\bS-1-5-21-\d{1,10}-\d{1,10}-\d{1,10}-\d{1,10}",  # the number of a Windows account
+        "HOST",
+    ),
 }
+GENERIC = frozenset("root user users admin administrator runner ubuntu app home".split())
 COMPILED = {what: (re.compile(text), instead) for what, (text, instead) in PATTERNS.items()}
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 ADDRESSES = re.compile(r"_proxy$|INDEX|_ENDPOINT|FIND_LINKS", re.IGNORECASE)
@@ -41,9 +51,19 @@ class Redacted:
 
 
 def redact(data: Any, names: tuple[str, ...] = ()) -> Redacted:
-    """The same JSON without names. `names` are words of this machine: its user, its host."""
+    """The same JSON without names. `names` are words of this machine: its user, its host; who has
+    a home folder in it has a name as well."""
     counts: Counter[str] = Counter()
-    return Redacted(clean(data, "", words(names), counts), dict(counts))
+    return Redacted(clean(data, "", words((*names, *owners(data))), counts), dict(counts))
+
+
+def owners(data: Any) -> set[str]:
+    """Whose home folders are named anywhere."""
+    if isinstance(data, dict):
+        return set().union(*map(owners, data), *map(owners, data.values()))
+    if isinstance(data, list):
+        return set().union(*map(owners, data))
+    return set(COMPILED["home"][0].findall(data)) if isinstance(data, str) else set()
 
 
 def own_names() -> tuple[str, ...]:
@@ -57,7 +77,8 @@ def own_names() -> tuple[str, ...]:
 
 def words(names: tuple[str, ...]) -> re.Pattern[str] | None:
     """Whole words only, and none that every machine has."""
-    kept = [re.escape(n) for n in names if len(n) > 2 and n not in ("root", "user", "localhost")]
+    own = {name for name in names if len(name) > 2 and name.lower() not in GENERIC}
+    kept = [re.escape(name) for name in sorted(own - {"localhost", "USER"})]
     return re.compile(rf"(?<![\w-])(?:{'|'.join(kept)})(?![\w-])") if kept else None
 
 
@@ -79,7 +100,7 @@ def clean_text(text: str, key: str, names: re.Pattern[str] | None, counts: Count
     for what, (pattern, instead) in COMPILED.items():
         if what == "address" and key in FREE:
             continue
-        text, times = pattern.subn(instead, text)
+        text, times = pattern.subn(partial(replacement, instead), text)
         counts[what] += times
     if ADDRESSES.search(key):
         text = HOST.sub(lambda found: host(found, counts), text)
@@ -87,6 +108,10 @@ def clean_text(text: str, key: str, names: re.Pattern[str] | None, counts: Count
         text, times = names.subn("NAME", text)
         counts["name"] += times
     return text
+
+
+def replacement(instead: str, found: re.Match[str]) -> str:
+    return (found.groupdict().get("kept") or "") + instead
 
 
 def host(found: re.Match[str], counts: Counter[str]) -> str:

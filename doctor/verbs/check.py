@@ -13,9 +13,9 @@ from doctor.finding import Diagnosis
 from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.receipts import Journal
-from doctor.redact import own_names, redact
 from doctor.screen import Screen
 from doctor.verbs.patient import Args, examined, home, saved, tell
+from doctor.verbs.sharing import shared
 from doctor.words import say
 
 
@@ -28,7 +28,7 @@ def check(args: Args, screen: Screen) -> int:
         facts = replace(facts, network=reached(args, screen))
     diagnosis = diagnose(facts, args.only, args.ignore)
     if args.save:
-        tell_redacted(save(Path(args.save), facts, diagnosis), screen)
+        save(Path(args.save), facts, diagnosis, screen)
     tell(facts, diagnosis, screen)
     if not args.facts:
         tell_interrupted(facts, screen)
@@ -47,24 +47,14 @@ def reached(args: Args, screen: Screen) -> Any:
     return network.look(world())
 
 
-def save(path: Path, facts: Facts, diagnosis: Diagnosis) -> dict[str, int]:
-    """The shape of a test's patient: this very file can become one. What was taken out, counted."""
+def save(path: Path, facts: Facts, diagnosis: Diagnosis, screen: Screen) -> None:
+    """The shape of a test's patient: this very file can become one."""
     whole = {
         "story": "",
         "facts": plain(facts),
         "findings": [finding.id for finding in diagnosis.findings],
     }
-    done = redact(whole, own_names())
-    kept = done.data | {"redacted": done.counts}
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    return done.counts
-
-
-def tell_redacted(counts: dict[str, int], screen: Screen) -> None:
-    told = ", ".join(
-        f"{say(f'redacted-{what}', screen.lang)} {n}" for what, n in counts.items() if n
-    )
-    screen.say("redacted", what=told or say("nothing", screen.lang))
+    path.write_text(json.dumps(shared(whole, screen), indent=2) + "\n", encoding="utf-8")
 
 
 def tell_interrupted(facts: Facts, screen: Screen) -> None:

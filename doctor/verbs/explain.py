@@ -19,7 +19,7 @@ def explain(args: Args, screen: Screen) -> int:
 
 def list_all(args: Args, screen: Screen) -> int:
     both = pages(screen.lang)
-    screen.rows((id, page.title) for id, page in both.items())
-    found = [{"id": id, "title": page.title} for id, page in both.items()]
+    screen.rows((id, page.short or page.title) for id, page in both.items())
+    found = [{"id": id, "title": page.short or page.title} for id, page in both.items()]
     screen.object({"schema": "comfy-doctor.list/1", "findings": found})
     return 0

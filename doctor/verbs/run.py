@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from doctor import handoff, options, report
-from doctor.facts import Facts
+from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis
 from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.screen import Screen
 from doctor.snapshot import write_whole
 from doctor.verbs.patient import Args, home, look, opened, tell
+from doctor.verbs.sharing import shared
 from doctor.verbs.treatment import cure
 from doctor.words import say
 
@@ -66,7 +67,7 @@ def prove(
     screen.ticker.clear()
     files = [picture, out / "report.json"]
     page = run_json(facts, diagnosis, fixed, result, files, screen.lang)
-    write_whole(files[1], page)
+    write_whole(files[1], shared(page | {"facts": plain(facts)}, screen))
     proved(screen, result, files)
     screen.object(page)
     return 0 if result["verify"]["passed"] and result["render"]["finite"] else 1

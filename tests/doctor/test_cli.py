@@ -64,6 +64,13 @@ def test_every_finding_can_be_explained_in_both_languages(lang):
         assert (code, page["title"]) == (0, finding["title"])
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_list_has_no_blanks(lang):
+    code, out, _ = doctor("list", "--lang", lang)
+    assert code == 0
+    assert "{" not in out
+
+
 def test_the_language_follows_the_locale():
     _, out, _ = doctor("explain", "numpy-missing", LANG="zh_CN.UTF-8")
     assert "没有安装 numpy" in out

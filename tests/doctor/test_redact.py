@@ -18,6 +18,14 @@ from tests.doctor.test_machines import MACHINES
         ("https://bob:pw@proxy.example:3128", "https://LOGIN@proxy.example:3128", "login"),
         ("connect to 192.168.7.20 failed", "connect to ADDRESS failed", "address"),
         ("bob@firm.example wrote", "MAIL wrote", "mail"),
+        ("/media/alice/models", "/media/USER/models", "home"),
+        (r"c:\users\alice\comfyui", r"c:\users\USER\comfyui", "home"),
+        ("Authorization: Bearer abcdefghijkl", "Authorization: Bearer TOKEN", "token"),
+        ('"api_key": "0123456789abcdef"', '"api_key": "TOKEN"', "token"),
+        ("--hf-token=abcdefgh", "--hf-token=TOKEN", "token"),
+        ("x eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc y", "x TOKEN y", "token"),
+        ("proxy.firm.corp refused", "HOST refused", "host"),
+        ("owner S-1-5-21-1-2-3-1001", "owner HOST", "host"),
         ("greetings from alice-pc", "greetings from NAME", "name"),
     ],
 )
@@ -28,10 +36,30 @@ def test_what_is_taken_out_is_counted(text, kept, what):
 
 
 @pytest.mark.parametrize(
-    "text", ["torch 2.9.1+cu130", "127.0.0.1", "0.0.0.0", "560.94", "/opt/ComfyUI", "sk-learn"]
+    "text",
+    [
+        "token: none",
+        "secret sauce",
+        "files.localhost",
+        "torch 2.9.1+cu130",
+        "127.0.0.1",
+        "0.0.0.0",
+        "560.94",
+        "/opt/ComfyUI",
+        "sk-learn",
+    ],
 )
 def test_what_a_check_needs_stays(text):
     assert redact({"x": text}, ("root", "alice")).data == {"x": text}
+
+
+def test_who_has_a_home_folder_has_a_name_elsewhere_too():
+    done = redact({"a": "/home/carol/ComfyUI", "b": [r"DESKTOP\carol", "/home/ubuntu/x, ubuntu"]})
+    assert done.data == {
+        "a": "/home/USER/ComfyUI",
+        "b": [r"DESKTOP\NAME", "/home/USER/x, ubuntu"],
+    }
+    assert done.counts["name"] == 1
 
 
 def test_variables_lose_hosts_and_secrets():
