@@ -185,12 +185,16 @@ SCENES = {
     "a transfer that drips": Scene(
         first, ("origin", "silent"), {"transfer": internet.drip(0.05)}, ({},)
     ),
-    "a transfer at 5 kB/s": Scene(
-        first, ("origin", "slow, mirror 0"), {"transfer": internet.trickle(5000)}, ({},), pack="big"
+    "a transfer at 20 kB/s": Scene(
+        first,
+        ("origin", "mirror 0 was faster"),
+        {"transfer": internet.trickle(20_000)},
+        ({},),
+        pack="big",
     ),
     "an archive at 20 kB/s, no git": Scene(
         first,
-        ("origin", "slow, mirror 0"),
+        ("origin", "mirror 0 was faster"),
         {"archive": internet.trickle(20_000)},
         ({},),
         pack="big",
