@@ -46,5 +46,5 @@ def verdict(diagnosis: Diagnosis) -> int:
     """The exit code: 1 errors, 4 something essential could not be judged, else 0."""
     if diagnosis.errors:
         return 1
-    lost = (n for n in diagnosis.not_judged if not n.skipped and subject(n.id) in ESSENTIAL)
-    return 4 if any(lost) else 0
+    lost = (n for n in diagnosis.not_judged if not n.skipped)
+    return 4 if any(n.id not in CHECKS or subject(n.id) in ESSENTIAL for n in lost) else 0

@@ -279,6 +279,7 @@ def faults(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))[-8:]
 
 
+NOT_TRIED: Any = Unknown("allocators are tried from level 3 on", skipped=True)
 NOT_ASKED: Any = Unknown("the network is looked at with --network", skipped=True)
 
 
@@ -303,6 +304,7 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
         environment=machine.environment(),
         maker=maker(),
         network=NOT_ASKED,
+        allocators=NOT_TRIED,
         world=world(),
         **patient(target, said, level, progress),
     )

@@ -276,6 +276,7 @@ class Facts:
     maker: Python = UNASKED  # the doctor's own Python, which would make a new environment
     torch: Torch | None = UNASKED  # None: not installed
     imports: dict[str, Import] = UNASKED  # module -> how importing it went; absent: not installed
+    allocators: dict[str, Import] = UNASKED  # native, cudaMallocAsync -> how working with it went
     packs: dict[str, tuple[str, ...]] = UNASKED  # node pack -> why it cannot be imported
     gpus: tuple[Gpu, ...] = UNASKED
     comfyui: ComfyUI | None = UNASKED  # None: only an interpreter is judged

@@ -56,6 +56,7 @@ def parser() -> Parser:
 
     check = verb("check", "Examine an installation and say what is wrong. Changes nothing.")
     judging(check)
+    watched(check)
     within = "ask, too, what is within reach of this machine (8 s at most)"
     check.add_argument("--network", action="store_true", help=within)
     check.add_argument("--facts", metavar="FILE", help="judge a saved file instead of a machine")
@@ -93,9 +94,11 @@ def judging(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--level",
         type=int,
-        choices=(1, 2),
+        choices=(1, 2, 3, 4),
         default=2,
-        help="1: metadata only (1 s); 2: imports and devices too (default, 15 s)",
+        help="1: metadata only (1 s); 2: imports and devices too (default, 15 s); 3: a small"
+        " render, the allocators and a start of ComfyUI, too (60 s); 4: a full-size render and"
+        " the benchmark, too",
     )
     check.add_argument("--only", nargs="+", action="extend", default=[], metavar="ID")
     check.add_argument(
@@ -108,6 +111,12 @@ def judging(check: argparse.ArgumentParser) -> None:
     )
 
 
+def watched(verb: argparse.ArgumentParser) -> None:
+    """For programs that watch servers."""
+    verb.add_argument("--junit", metavar="FILE", help="the verdict as JUnit XML, too")
+    verb.add_argument("--metrics", metavar="FILE", help="and as metrics in Prometheus' text format")
+
+
 def launching(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("args", nargs="*", metavar="-- ARGS", help="passed on to main.py")
     launch.add_argument("--detach", action="store_true", help="in the background; see stop")
@@ -115,6 +124,10 @@ def launching(launch: argparse.ArgumentParser) -> None:
     launch.add_argument("--limit", type=float, default=600.0, metavar="S", help=late)
     never = "never restart it with a flag that cures a fault"
     launch.add_argument("--no-restart", action="store_true", help=never)
+    unit = "write a systemd unit for it, - for stdout; starts nothing"
+    launch.add_argument("--systemd", metavar="FILE", help=unit)
+    compose = "write a compose file for it, - for stdout; starts nothing"
+    launch.add_argument("--compose", metavar="FILE", help=compose)
     script = "write a start script that does the same, and follows the kept flags; starts nothing"
     launch.add_argument("--script", nargs="?", const="", metavar="FILE", help=script)
 
@@ -161,6 +174,7 @@ def smoking(smoke: argparse.ArgumentParser) -> None:
     model = "a file, or a name that the server lists; default: synthetic weights, no download"
     smoke.add_argument("--checkpoint", metavar="F", help=model)
     smoke.add_argument("--out", metavar="DIR", help="where the pictures are kept")
+    watched(smoke)
     for name, kind in RECIPE.items():
         if name not in ("width", "height"):
             smoke.add_argument(f"--{name}", type=kind, metavar="X")

@@ -149,6 +149,14 @@ def planned(plan: "Plan", lang: str) -> Iterator[str]:
     yield from ("", say("plan", lang), *plan_lines(plan, lang))
 
 
+def tried_lines(rows: Sequence[Mapping[str, Any]], lang: str) -> Iterator[str]:
+    """What level 3 and 4 tried: {"name", "verdict", "seconds", "why"}."""
+    for row in rows:
+        mark = {"passed": "✓", "failed": "✗", "not judged": "?"}[row["verdict"]]
+        why = f": {row['why']}" if row["why"] else ""
+        yield f"{mark} {say('level-' + row['name'], lang)} {row['seconds']:.1f} s{why}"
+
+
 def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
     """What would be done, fix by fix."""
     for treatment in plan.treatments:

@@ -12,13 +12,13 @@ ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
         manifest facts finding words advise check choice flags startscript checks diagnose
         logfile traceback hints symptoms startup listen cures
-        probe probe_packs locate machine cards modelfiles keeping contents examine
+        probe probe_packs probe_allocator locate machine cards modelfiles keeping contents examine
         mirrors tree entry archive source git download reach remember errand race lfs proof naming
         fetch network packs registry intact
-        child receipts snapshot wishes suspicion uv installer room step fix fixes plan journal sync
-        lock trial treat nodes
+        child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
+        journal sync lock trial treat nodes
         api events img2img prompt tensors pictures smoke launch launched
-        handoff redact report options screen verbs cli __main__
+        handoff redact report monitor unit options screen verbs cli __main__
     """.split(),
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from doctor import advise, flags
 from doctor.check import check
 from doctor.choice import cuda_version, supported, without_card
-from doctor.facts import Facts, Flag, numbers
+from doctor.facts import UNASKED, Facts, Flag, Unknown, numbers
 from doctor.finding import Finding, Severity
 
-FLAG = "--disable-cuda-malloc"
+FLAG, ASYNC = "--disable-cuda-malloc", "cudaMallocAsync"
 
 
 @check("cuda-malloc-unsupported")
@@ -17,7 +17,9 @@ def cuda_malloc_unsupported(facts: Facts) -> Iterator[Finding]:
     """The card does not work with cudaMallocAsync, the allocator ComfyUI chooses by default."""
     if facts.comfyui is None or not facts.comfyui.present or FLAG in facts.comfyui.flags:
         return
-    faults, cards = allocator_faults(facts), listed(facts)
+    faults, cards = (*allocator_faults(facts), *broke(facts)), listed(facts)
+    if works(facts):
+        cards = ()  # a trial outweighs a list of names
     if faults or cards:
         forced = "--cuda-malloc" in facts.comfyui.flags
         severity = Severity.WARNING if forced else Severity.INFO  # ComfyUI itself heeds its list
@@ -29,6 +31,26 @@ def cuda_malloc_unsupported(facts: Facts) -> Iterator[Finding]:
             commands=(f"{advise.doctor(facts, 'launch')} -- {FLAG}",),
             fix="disable-cuda-malloc",
         )
+    elif not skipped(facts.allocators):
+        facts.allocators.keys()  # not judged, where there was nothing to try them on
+
+
+def skipped(tried: object) -> bool:
+    """Was it never asked for: by the level, or by whoever made these facts."""
+    return isinstance(tried, Unknown) and (tried.skipped or tried is UNASKED)
+
+
+def works(facts: Facts) -> bool:
+    """Was cudaMallocAsync tried on this card, and did it work."""
+    return not isinstance(facts.allocators, Unknown) and facts.allocators[ASYNC].ok
+
+
+def broke(facts: Facts) -> tuple[str, ...]:
+    """How cudaMallocAsync failed where torch's own allocator worked; where both fail, it is not
+    the allocator."""
+    if isinstance(facts.allocators, Unknown) or works(facts) or not facts.allocators["native"].ok:
+        return ()
+    return (f"tried: {facts.allocators[ASYNC].error}",)
 
 
 def allocator_faults(facts: Facts) -> tuple[str, ...]:
@@ -167,7 +189,9 @@ def gone(kept: Flag, facts: Facts) -> str:
             freed = facts.port.usual and kept.value != str(usual)
             return f"port {usual} is free" if freed else ""
         case "cuda-malloc-unsupported":
-            stands = listed(facts) or allocator_faults(facts)
+            if works(facts) and not allocator_faults(facts):
+                return f"{ASYNC} was tried on this card, and works"
+            stands = listed(facts) or allocator_faults(facts) or broke(facts)
         case "black-nan-image" | "gpu-out-of-memory":
             faults = facts.comfyui.faults if facts.comfyui is not None else ()
             stands = tuple(flags.named_in(faults, kept.why, facts.world))

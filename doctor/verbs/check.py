@@ -27,14 +27,26 @@ def check(args: Args, screen: Screen) -> int:
     if args.network and not args.facts:
         facts = replace(facts, network=reached(args, screen))
     diagnosis = diagnose(facts, args.only, args.ignore)
+    rows: list[dict[str, Any]] = []
+    if args.level >= 3 and not args.facts:
+        from doctor.verbs import levels  # brings the network along; looking does not wait for it
+
+        facts, diagnosis, rows = levels.tried(args, facts, diagnosis, screen)
     if args.save:
         save(Path(args.save), facts, diagnosis, screen)
+    if args.junit or args.metrics:
+        from doctor.verbs.told import of_check
+
+        of_check(args, diagnosis, facts, rows)
     tell(facts, diagnosis, screen)
     if not args.facts:
         tell_interrupted(facts, screen)
     screen.lines([report.conclusion(diagnosis, facts, screen.lang)])
-    screen.object(report.check_json(diagnosis, facts, screen.lang))
-    return verdict(diagnosis)
+    screen.lines(report.tried_lines(rows, screen.lang))
+    tried = {"tried": rows} if rows else {}
+    screen.object(report.check_json(diagnosis, facts, screen.lang) | tried)
+    failed = any(row["verdict"] == "failed" for row in rows)
+    return 1 if failed else verdict(diagnosis)
 
 
 def reached(args: Args, screen: Screen) -> Any:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from doctor import examine, flags, launched, locate, machine
-from doctor.facts import Target
+from doctor import cards, examine, flags, launched, listen, locate, machine, unit
+from doctor.facts import Gpu, Target, Unknown
 from doctor.launch import Command, command
 from doctor.launched import Launched
 from doctor.listen import Listening
@@ -17,6 +17,7 @@ from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.receipts import open_home
 from doctor.screen import Screen
+from doctor.step import Write
 from doctor.verbs.patient import Args, home, target
 from doctor.verbs.patient import command as patient_command
 from doctor.verbs.startscript import write_script
@@ -29,6 +30,8 @@ def launch(args: Args, screen: Screen) -> int:
     patient = startable(args)
     if args.script is not None:
         return write_script(args, screen, patient)
+    if args.systemd or args.compose:
+        return written(args, patient, screen)
     there = examine.kept(Path(str(patient.comfyui)))
     kept = flags.applied(there.flags, args.args, world())
     what = command(patient, flags.words(kept), args.args)
@@ -55,6 +58,36 @@ def startable(args: Args) -> Target:
     if patient.python is None:
         raise BadUsage(f"{folder} has no interpreter; comfy-doctor setup makes one")
     return patient
+
+
+def written(args: Args, patient: Target, screen: Screen) -> int:
+    """--systemd FILE and --compose FILE; kept flags are read at each start, so none are in them."""
+    own = unit.without(args.args, "--listen", "--port")
+    port = listen.of_words(args.args).port
+    nvidia = any(gpu.vendor == "nvidia" for gpu in known_cards())
+    words = [sys.executable, "-m", "doctor", *again(args, patient)]
+    texts = {
+        args.systemd: unit.systemd(words, str(patient.comfyui)),
+        args.compose: unit.compose(own, port, nvidia),
+    }
+    files = []
+    for path, text in texts.items():
+        if path == "-":
+            screen.lines(text.splitlines())
+        elif path:
+            place = Path(path).expanduser()
+            if place.is_dir():
+                raise BadUsage(f"{place} is a folder; name the file to write")
+            Write(str(place), text).do(screen.progress)
+            screen.say("script-written", path=place)
+            files.append(str(place))
+    screen.object({"schema": "comfy-doctor.launch/1", "files": files})
+    return 0
+
+
+def known_cards() -> Sequence[Gpu]:
+    found = cards.gpus()
+    return () if isinstance(found, Unknown) else found
 
 
 def refuse_running(place: Path) -> None:

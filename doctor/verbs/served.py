@@ -27,9 +27,10 @@ class NotServed(Refusal):
 
     code = 1
 
-    def __init__(self, why: str, judgement: Judgement | None = None) -> None:
+    def __init__(self, why: str, judgement: Judgement | None = None, ended: bool = True) -> None:
         super().__init__(why)
         self.judgement = judgement
+        self.ended = ended  # by itself; else it was only too slow
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def up(what: Command, scratch: Path, limit: float) -> Running:
             line for line in bytes(running.tail).decode("utf-8", "replace").splitlines() if line
         ]
         why = outcome.why or f"it ended with code {outcome.code}: {said[-1] if said else 'nothing'}"
-        raise NotServed(why, judgement)
+        raise NotServed(why, judgement, outcome.code is not None)
     except BaseException:
         running.end(5)
         raise

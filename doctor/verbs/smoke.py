@@ -26,6 +26,7 @@ from doctor.smoke import Gate, Shot
 from doctor.verbs import log
 from doctor.verbs.patient import Args, home, target
 from doctor.verbs.served import NotServed, Place, checkpoint_into, started
+from doctor.verbs.told import of_smoke
 from doctor.words import say
 
 OURS = "comfy-doctor"  # the folder below the server's temp, and the prefix of latents
@@ -333,6 +334,7 @@ def times(test: Smoke) -> Iterator[dict[str, Any]]:
 def told(test: Smoke, patient: Target | None, place: Place, files: Sequence[Path]) -> int:
     screen = test.screen
     rows = list(times(test))
+    of_smoke(test.args, test.gates, rows, test.stats, test.case.steps)
     if rows:
         shown = ", ".join(f"{row['name']} {row['seconds']:.1f} s" for row in rows)
         screen.lines(["· " + say("node-times", screen.lang, times=shown)])
