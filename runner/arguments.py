@@ -22,11 +22,26 @@ def about_placement(one: Parser) -> None:
 def about_model(one: Parser) -> None:
     group = one.add_mutually_exclusive_group()
     group.add_argument(
-        "--checkpoint", type=Path, help="an SD 1.x, SD 2.x or SDXL .safetensors file"
+        "--checkpoint", type=Path, help="an SD 1.x, SD 2.x or SDXL file, .safetensors or .ckpt"
     )
     group.add_argument(
         "--synthetic", metavar="MODEL", help="full-size weights made here: sd15, sd21, sdxl"
     )
+
+    one.add_argument("--vae", type=Path, metavar="FILE", help="a VAE of its own")
+    one.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[:STRENGTH[:CLIP]]",
+        help="in turn, as LoraLoader nodes; strength 1 for model and text encoder by default",
+    )  # fmt: skip
+    one.add_argument(
+        "--embeddings", type=Path, action="append", default=[], metavar="DIR",
+        help="where embedding:NAME in a prompt is looked up, folders below included",
+    )  # fmt: skip
+    one.add_argument(
+        "--predicts", choices=("eps", "v"), help="ModelSamplingDiscrete; by the file by default"
+    )
+    switch = argparse.BooleanOptionalAction
+    one.add_argument("--zero-snr", action=switch, help="the same; by the file by default")
 
 
 def about_recipe(one: Parser) -> None:

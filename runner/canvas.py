@@ -6,6 +6,7 @@ too, and names inputs by place. Both go into a picture's text chunks, as SaveIma
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,19 @@ def columns(graph: Graph) -> dict[str, int]:
     return depths
 
 
-def of_recipe(recipe: Recipe, checkpoint: str, image: str, vae: str | None = None) -> Graph:
-    """The graph that makes in ComfyUI what a recipe makes here, file names as ComfyUI has them."""
+@dataclass(frozen=True)
+class Files:
+    """What a render is made from, besides its recipe; of each path the name goes into a graph."""
+
+    checkpoint: str
+    image: str
+    vae: str | None = None
+    loras: tuple[tuple[str, float, float], ...] = ()  # file, strength for model and text encoder
+    sampling: tuple[str, bool] | None = None  # ModelSamplingDiscrete's, if it differs
+
+
+def of_recipe(recipe: Recipe, files: Files) -> Graph:
+    """The graph that makes in ComfyUI what a recipe makes here."""
     rows: dict[str, Any] = {}
 
     def node(kind: str, **inputs: Any) -> str:
@@ -115,10 +127,18 @@ def of_recipe(recipe: Recipe, checkpoint: str, image: str, vae: str | None = Non
         rows[id] = {"class_type": kind, "inputs": inputs}
         return id
 
-    source = node("CheckpointLoaderSimple", ckpt_name=Path(checkpoint).name)
-    clip, coder = [source, 1], [source, 2]
-    if vae:
-        coder = [node("VAELoader", vae_name=Path(vae).name), 0]
+    source = node("CheckpointLoaderSimple", ckpt_name=Path(files.checkpoint).name)
+    model, clip, coder = [source, 0], [source, 1], [source, 2]
+    if files.vae:
+        coder = [node("VAELoader", vae_name=Path(files.vae).name), 0]
+    for path, strong, strong_clip in files.loras:
+        strengths = {"strength_model": strong, "strength_clip": strong_clip}
+        name = Path(path).name
+        changed = node("LoraLoader", model=model, clip=clip, lora_name=name, **strengths)
+        model, clip = [changed, 0], [changed, 1]
+    if files.sampling:
+        sampling, zsnr = files.sampling
+        model = [node("ModelSamplingDiscrete", model=model, sampling=sampling, zsnr=zsnr), 0]
     if recipe.stop_at_clip_layer is not None:
         layer = recipe.stop_at_clip_layer
         clip = [node("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=layer), 0]
@@ -126,14 +146,14 @@ def of_recipe(recipe: Recipe, checkpoint: str, image: str, vae: str | None = Non
         name: [node("CLIPTextEncode", text=text, clip=clip), 0]
         for name, text in (("positive", recipe.positive), ("negative", recipe.negative))
     }
-    pixels = [node("LoadImage", image=Path(image).name), 0]
+    pixels = [node("LoadImage", image=Path(files.image).name), 0]
     if recipe.width or recipe.height:
         sides = {"width": recipe.width or 0, "height": recipe.height or 0}
         more = {"upscale_method": "lanczos", "crop": "disabled"}
         pixels = [node("ImageScale", image=pixels, **more, **sides), 0]
     latent = [node("VAEEncode", pixels=pixels, vae=coder), 0]
     kind, inputs = sampler(recipe)
-    sampled = node(kind, model=[source, 0], latent_image=latent, **prompts, **inputs)
+    sampled = node(kind, model=model, latent_image=latent, **prompts, **inputs)
     out = node("VAEDecode", samples=[sampled, 0], vae=coder)
     node("SaveImage", images=[out, 0], filename_prefix="ComfyUI")
     return parse(json.dumps(rows))

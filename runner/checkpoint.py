@@ -5,21 +5,23 @@ The weights of a part are written once, where they stay: there is no second copy
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from runner import aliases
 from runner.families import FAMILIES, SD1, AnyText
 from runner.memory import reserve
 from runner.recipe import Progress, Refused
 from runner.tables import Shape
 from runner.unet import UNet, UNetShape
 from runner.vae import VAE, VAEShape
-from runner.weights import opened
+from runner.weights import Weights, opened
 
 Place = tuple[torch.device, torch.dtype]
+Change = Callable[[Tensor], Tensor]  # of a weight in float32
 
 PREFIXES = SD1.prefixes
 OTHER_SD2_TEXT = "conditioner.embedders.0."  # the text part of SD 2.x as sgm saves it
@@ -48,6 +50,18 @@ class Checkpoint:
     fill: Callable[[str, str, Tensor], None]
     predicts: str = "eps"
     zero_snr: bool = False
+    changes: Mapping[tuple[str, str], tuple[Change, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what a person should know
+
+    def write(self, part: str, name: str, out: Tensor) -> None:
+        """fill(), and what LoRA files change, one after the other in float32 as ComfyUI does."""
+        self.fill(part, name, out)
+        changes = self.changes.get((part, name))
+        if changes:
+            weight = out.to(torch.float32, copy=True)
+            for change in changes:
+                weight = change(weight)
+            out.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,8 @@ def read_vae(path: Path) -> Checkpoint:
     Refused: as read() does; vae-not-found where there is none.
     """
     file = opened(path)
+    if "decoder.up_blocks.0.resnets.0.norm1.weight" in file.shapes:
+        return renamed_vae(file)
     prefix = next((p for p in VAE_PREFIXES if f"{p}decoder.conv_in.weight" in file.shapes), None)
     if prefix is None:
         what = looks_like(file.shapes)
@@ -108,6 +124,22 @@ def read_vae(path: Path) -> Checkpoint:
         file.fill(stored[name], out)
 
     return Checkpoint(str(path), SD1.name, shapes, fill)
+
+
+def renamed_vae(file: Weights) -> Checkpoint:
+    """A VAE as diffusers saves it: other names, and linear layers where ours are convolutions."""
+    stored = aliases.vae(file.shapes)
+    shapes = {name: file.shapes[key] for name, key in stored.items()}
+    for name, shape in shapes.items():
+        if ".mid.attn_1." in name and len(shape) == 2:
+            shapes[name] = (*shape, 1, 1)
+    complete(file.path, SD1.name, {"vae": ""}, {"vae": shapes})
+    file.readable(stored.values())
+
+    def fill(part: str, name: str, out: Tensor) -> None:
+        file.fill(stored[name], out)
+
+    return Checkpoint(str(file.path), SD1.name, {"vae": shapes}, fill)
 
 
 def spread(
@@ -240,10 +272,10 @@ def networks(
     def load(part: str, name: str) -> None:
         out = weights[part, name]
         if out.device.type == "cpu":
-            checkpoint.fill(part, name, out)
+            checkpoint.write(part, name, out)
         else:
             staged = torch.empty(out.shape, dtype=out.dtype)
-            checkpoint.fill(part, name, staged)
+            checkpoint.write(part, name, staged)
             out.copy_(staged)
 
     largest_first = sorted(weights, key=lambda key: -weights[key].numel())

@@ -216,13 +216,20 @@ def asked_for(options: argparse.Namespace) -> Recipe:
 
 
 def chosen(options: argparse.Namespace) -> "Checkpoint":
-    from runner import checkpoint, synthetic
+    """The checkpoint in the options, with what they put beside it."""
+    from runner import checkpoint, sources, synthetic
 
     if options.checkpoint:
-        return checkpoint.read(options.checkpoint)
+        return sources.changed(checkpoint.read(options.checkpoint), **beside(options))
     if options.synthetic:
-        return synthetic.checkpoint(options.synthetic)
+        return sources.changed(synthetic.checkpoint(options.synthetic), **beside(options))
     raise Refused("no-checkpoint", "No model was given: --checkpoint FILE or --synthetic sd15.")
+
+
+def beside(options: argparse.Namespace) -> Json:
+    """What the options put beside a checkpoint, by the arguments of sources.changed()."""
+    there = {"vae": "vae", "lora": "loras", "predicts": "predicts", "zero_snr": "zero_snr"}
+    return {to: vars(options)[name] for name, to in there.items() if name in vars(options)}
 
 
 def placed(options: argparse.Namespace) -> "Placement":
@@ -254,15 +261,16 @@ def rendered(
     before: dict[str, float],
 ) -> Json:
     """Render, write the files, and the object of schema runner.render/1."""
-    from runner import canvas, pixels, trace
+    from runner import canvas, pixels, sources, trace
+    from runner.embeddings import Shelf
 
+    models = replace(models, shelf=Shelf(tuple(options.embeddings)))
     image = pixels.load(options.image) if options.image else pixels.gradient(64, 64)
     done, kept = trace.render(models, recipe, image, tell)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
-    told |= canvas.chunks(
-        canvas.of_recipe(recipe, models.name, str(options.image or "example.png"))
-    )
+    used = sources.drawn(models.name, str(options.image or "example.png"), beside(options))
+    told |= canvas.chunks(canvas.of_recipe(recipe, used))
     png = pixels.to_png(kept.tensors["image/output"][0], told)
     with pixels.whole_file(options.out) as file:
         file.write(png)
@@ -283,8 +291,10 @@ def notes(models: "Models", recipe: Recipe) -> Iterator[str]:
 
     if models.name.startswith("synthetic"):
         yield "The weights are synthetic: the picture is noise by nature."
+    yield from models.notes
     for name in embeddings_named(f"{recipe.positive}\n{recipe.negative}"):
-        yield f"embedding:{name} is not loaded and was left out of the prompt."
+        if models.shelf.find(name) is None:
+            yield f"embedding:{name} is not there and was left out of the prompt."
 
 
 def executes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:

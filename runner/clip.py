@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.embeddings import NOTHING, Shelf
 from runner.tokenizer import CHUNK, END, START, Chunk, chunks
 
 HEAD = 64  # features of one attention head
@@ -97,8 +98,8 @@ class Embeddings(nn.Module):
         self.token_embedding = nn.Embedding(shape.words, shape.width)
         self.position_embedding = nn.Embedding(shape.positions, shape.width)
 
-    def forward(self, ids: Tensor) -> Tensor:  # (B, L) -> (B, L, D), float32
-        return self.token_embedding(ids).float() + self.position_embedding.weight.float()
+    def forward(self, rows: "Rows") -> Tensor:  # (B, L, D), float32
+        return rows.read(self.token_embedding) + self.position_embedding.weight.float()
 
 
 class Encoder(nn.Module):
@@ -129,8 +130,8 @@ class TextModel(nn.Module):
         self.encoder = Encoder(shape)
         self.final_layer_norm = LayerNorm(shape.width)
 
-    def forward(self, ids: Tensor, last: int) -> tuple[Tensor, Tensor]:  # (B, L) -> (B, L, D)
-        return self.encoder(self.embeddings(ids), last)
+    def forward(self, rows: "Rows", last: int) -> tuple[Tensor, Tensor]:  # (B, L, D)
+        return self.encoder(self.embeddings(rows), last)
 
 
 class TextEncoder(nn.Module):
@@ -142,30 +143,66 @@ class TextEncoder(nn.Module):
     def __init__(self, shape: TextShape):
         super().__init__()
         self.text_model = TextModel(shape)
+        self.width = shape.width
 
-    def encode(self, prompt: str, last: int | None = None) -> tuple[Tensor, Tensor]:
-        """A prompt's cond (1, 77 k, D) and pooled (1, D), float32; last: CLIPSetLastLayer's."""
-        return self(chunks(prompt, self.pad), last)
+    def encode(
+        self, prompt: str, last: int | None = None, shelf: Shelf = NOTHING
+    ) -> tuple[Tensor, Tensor]:
+        """A prompt's cond (1, 77 k, D) and pooled (1, D), float32.
+
+        last: CLIPSetLastLayer's; shelf: where the prompt's embeddings are looked up.
+        """
+        return self(self.chunks(prompt, shelf), last)
+
+    def chunks(self, prompt: str, shelf: Shelf) -> list[Chunk]:
+        return chunks(prompt, self.pad, shelf.known("clip_l", self.width))
 
     def forward(self, chunks: Sequence[Chunk], last: int | None = None) -> tuple[Tensor, Tensor]:
         """One prompt's chunks (of L tokens): cond (1, L * chunks, D) and pooled (1, D), float32."""
-        z, final, ends = self.hidden(chunks, last)
+        z, final, end = self.hidden(chunks, last)
         norm = self.text_model.final_layer_norm
-        return weighed(norm(z), chunks), norm(final)[:1, ends]
+        return weighed(norm(z), chunks), norm(final)[:1, end]
 
     def hidden(self, chunks: Sequence[Chunk], last: int | None) -> tuple[Tensor, Tensor, int]:
         """Layer outputs (rows, L, D) before the last norm, and where the first row ends."""
-        rows = rows_of(chunks, self.pad)
-        ids = torch.tensor(rows, device=self.text_model.final_layer_norm.weight.device)
-        return *self.text_model(ids, self.usual if last is None else last), rows[0].index(END)
+        rows = rows_of(chunks, self.pad, self.width)
+        return *self.text_model(rows, self.usual if last is None else last), rows.end
 
 
-def rows_of(chunks: Sequence[Chunk], pad: int) -> list[list[int]]:
-    """The tokens of every chunk, and those of the empty prompt where some token is weighted."""
+@dataclass(frozen=True)
+class Rows:
+    """What a text encoder reads: ids (B, L), vectors that replace some, and the first row's end."""
+
+    ids: Sequence[Sequence[int]]
+    vectors: Sequence[tuple[int, int, Tensor]]  # (row, place, (D,))
+    end: int
+
+    def read(self, words: nn.Embedding) -> Tensor:
+        """(B, L, D), float32."""
+        read = words(torch.tensor(self.ids, device=words.weight.device)).float()
+        for row, place, vector in self.vectors:
+            read[row, place] = vector.to(read)
+        return read
+
+
+def rows_of(chunks: Sequence[Chunk], pad: int, width: int) -> Rows:
+    """Every chunk's tokens, and the empty prompt's where some token is weighted.
+
+    Vectors of another width are left out, and what follows them moves up (sd1_clip.py,
+    process_tokens); the end is counted as it is there, vectors behind it included.
+    """
     rows = [[token for token, _ in chunk] for chunk in chunks]
     if any(weight != 1.0 for chunk in chunks for _, weight in chunk):
         rows.append([START, END] + [pad] * (len(rows[0]) - 2))
-    return rows
+    ids, vectors = [], []
+    for place, row in enumerate(rows):
+        kept = [one for one in row if isinstance(one, int) or one.shape == (width,)]
+        kept += [pad] * (len(row) - len(kept))
+        vectors += [(place, at, one) for at, one in enumerate(kept) if not isinstance(one, int)]
+        ids.append([one if isinstance(one, int) else pad for one in kept])
+    plain = [one for one in rows[0] if isinstance(one, int)]
+    end = plain.index(END) + sum(row == 0 for row, _, _ in vectors)
+    return Rows(ids, vectors, min(end, len(rows[0]) - 1))
 
 
 def weighed(z: Tensor, chunks: Sequence[Chunk]) -> Tensor:

@@ -3,13 +3,16 @@
 ComfyUI 0.3.64, model_management.py: unet_dtype, vae_dtype, should_use_fp16, should_use_bf16.
 """
 
+import json
 import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +21,35 @@ from runner.recipe import Refused
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SMALL_LATENT = 32 * 32  # pixels of a latent
-BROKEN_FP16 = (
-    *"1660 1650 1630 T500 T550 T600 MX550 MX450 T2000 T1000 T1200".split(),
-    "CMP 30HX",
-)
+CARDS = Path(__file__).parent / "data" / "cards.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """An NVIDIA card as far as ComfyUI looks at it: name, compute capability, bytes of memory."""
+
+    name: str
+    major: int
+    memory: int
+    windows: bool = False
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Card":
+        about = torch.cuda.get_device_properties(device)
+        return cls(about.name, about.major, about.total_memory, platform.system() == "Windows")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, and the precision of the denoiser and of the VAE on it."""
+    """A device, and the precision in which the denoiser and the VAE compute on it.
+
+    stored: what the denoiser's weights are rounded to before, where that differs.
+    """
 
     device: torch.device
     unet: torch.dtype
     vae: torch.dtype
+    stored: torch.dtype | None = None
 
     @property
     def places(self) -> Mapping[str, tuple[torch.device, torch.dtype]]:
@@ -50,8 +69,10 @@ def name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def choose(device: str | None = None, dtype: str | None = None) -> Placement:
+def choose(device: str | None = None, dtype: str | None = None, weights: int = 0) -> Placement:
     """The placement ComfyUI would choose; `dtype` overrides denoiser and VAE.
+
+    weights: how many the denoiser has, which matters on cards that are slow in float16.
 
     Refused: unknown-device, device-not-available, unknown-dtype.
     """
@@ -60,7 +81,20 @@ def choose(device: str | None = None, dtype: str | None = None) -> Placement:
         raise Refused("unknown-dtype", f"dtype {dtype!r} is none of {', '.join(DTYPES)}.")
     if dtype is not None:
         return Placement(where, DTYPES[dtype], DTYPES[dtype])
-    return Placement(where, denoiser_dtype(where), vae_dtype(where))
+    return usual(where, weights)
+
+
+def usual(device: torch.device, weights: int = 0) -> Placement:
+    """The placement ComfyUI chooses on a device."""
+    if device.type != "cuda" or torch.version.hip:
+        half = device.type != "cpu"  # Apple's, AMD's and others' are trusted with float16
+        return Placement(device, torch.float16 if half else torch.float32, torch.float32)
+    unet, stored, vae = precision(Card.of(device), weights)
+    return Placement(device, unet, vae, None if stored == unet else stored)
+
+
+def denoiser_dtype(device: torch.device) -> torch.dtype:
+    return usual(device).unet
 
 
 def best() -> str:
@@ -91,24 +125,44 @@ def available(device: str) -> torch.device:
     return where
 
 
-def denoiser_dtype(device: torch.device) -> torch.dtype:
-    """float16 where ComfyUI trusts it: Apple, AMD, NVIDIA from sm_70 but the 16xx cards."""
-    if device.type == "cpu":
-        return torch.float32
-    if device.type != "cuda" or torch.version.hip:
-        return torch.float16
-    card = torch.cuda.get_device_properties(device)
-    if card.major >= 8:
-        return torch.float16
-    broken = any(model in card.name for model in BROKEN_FP16)
-    return torch.float16 if card.major == 7 and not broken else torch.float32
+@lru_cache(maxsize=1)
+def rules() -> dict[str, Any]:
+    """Which cards ComfyUI trusts with which precision: data with its source."""
+    read: dict[str, Any] = json.loads(CARDS.read_text("utf-8"))
+    return read
 
 
-def vae_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 from sm_80 on, else float32."""
-    if device.type == "cuda" and torch.cuda.get_device_properties(device).major >= 8:
-        return torch.bfloat16
-    return torch.float32
+def precision(card: Card, weights: int) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """(what the denoiser computes in, what its weights are kept in, what the VAE computes in).
+
+    ComfyUI 0.3.64, model_management.py: unet_dtype, unet_manual_cast, vae_dtype. A denoiser too
+    large for the card in float32 is kept in 16 bits and computed in float32.
+    """
+    if card.major >= rules()["bfloat16_from"]:
+        return torch.float16, torch.float16, torch.bfloat16
+    if fast_half(card):
+        return torch.float16, torch.float16, torch.float32
+    system = "windows" if card.windows else "elsewhere"
+    reserved = rules()["inference_memory"] + rules()["reserved_memory"][system]
+    crowded = weights * 4 > card.memory * rules()["share_for_weights"] - reserved
+    if card.major < rules()["float16_from"]:
+        kept = torch.bfloat16 if crowded else torch.float32
+    else:
+        kept = torch.float16 if crowded or slow_half(card) else torch.float32
+    return torch.float32, kept, torch.float32
+
+
+def fast_half(card: Card) -> bool:
+    """Whether float16 is computed in: not on cards where it is broken, or slower."""
+    if slow_half(card):
+        return card.windows
+    broken = any(model in card.name for model in rules()["broken_float16"])
+    return card.major >= rules()["fast_float16_from"] and not broken
+
+
+def slow_half(card: Card) -> bool:
+    old = rules()["float16_from"] <= card.major < rules()["bfloat16_from"]
+    return old and any(model in card.name.lower() for model in rules()["slow_float16"])
 
 
 @contextmanager

@@ -88,6 +88,16 @@ BATCH = whole(1, 1, 4096)
 
 NODES: dict[str, Kind] = {
     "CheckpointLoaderSimple": Kind({"ckpt_name": FILE}, ("MODEL", "CLIP", "VAE")),
+    "LoraLoader": Kind(
+        {
+            "model": "MODEL",
+            "clip": "CLIP",
+            "lora_name": FILE,
+            "strength_model": STRENGTH,
+            "strength_clip": STRENGTH,
+        },
+        ("MODEL", "CLIP"),
+    ),
     "VAELoader": Kind({"vae_name": FILE}, ("VAE",)),
     "ModelSamplingDiscrete": Kind(
         {

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.clip import LayerNorm, Linear, TextEncoder, TextShape, rows_of, walked, weighed
+from runner.embeddings import NOTHING, Shelf
 from runner.tokenizer import END, Chunk, chunks
 
 HEAD = 64  # features of one attention head
@@ -86,16 +87,15 @@ class OpenModel(nn.Module):
         self.token_embedding = nn.Embedding(shape.words, shape.width)
         self.positional_embedding = nn.Parameter(torch.empty(shape.positions, shape.width))
         self.transformer = Transformer(shape)
-        self.ln_final = LayerNorm(shape.width)
+        self.ln_final, self.width = LayerNorm(shape.width), shape.width
         self.text_projection = nn.Parameter(torch.empty(shape.width, shape.width))
 
     def forward(self, chunks: Sequence[Chunk], last: int) -> tuple[Tensor, Tensor]:
         """What layer `last` gives, before the last norm (rows, L, D), and pooled (1, D)."""
-        rows = rows_of(chunks, OpenEncoder.pad)
-        ids = torch.tensor(rows, device=self.positional_embedding.device)
-        x = self.token_embedding(ids).float() + self.positional_embedding.float()
+        rows = rows_of(chunks, OpenEncoder.pad, self.width)
+        x = rows.read(self.token_embedding) + self.positional_embedding.float()
         z, final = walked(self.transformer.resblocks, x, last)
-        pooled = self.ln_final(final)[:1, rows[0].index(END)]
+        pooled = self.ln_final(final)[:1, rows.end]
         return z, pooled @ self.text_projection.float()
 
 
@@ -109,9 +109,14 @@ class OpenEncoder(nn.Module):
         super().__init__()
         self.model = OpenModel(shape)
 
-    def encode(self, prompt: str, last: int | None = None) -> tuple[Tensor, Tensor]:
-        """A prompt's cond (1, 77 k, D) and pooled (1, D), float32; last: CLIPSetLastLayer's."""
-        return self(chunks(prompt, self.pad), last)
+    def encode(
+        self, prompt: str, last: int | None = None, shelf: Shelf = NOTHING
+    ) -> tuple[Tensor, Tensor]:
+        """A prompt's cond (1, 77 k, D) and pooled (1, D), float32; see TextEncoder.encode."""
+        return self(self.chunks(prompt, shelf), last)
+
+    def chunks(self, prompt: str, shelf: Shelf) -> list[Chunk]:
+        return chunks(prompt, self.pad, shelf.known("clip_h", self.model.width))
 
     def forward(self, chunks: Sequence[Chunk], last: int | None = None) -> tuple[Tensor, Tensor]:
         z, pooled = self.model(chunks, self.usual if last is None else last)
@@ -135,14 +140,24 @@ class PairEncoder(nn.Module):
         self.add_module("0", First(first))
         self.add_module("1", OpenEncoder(second))
 
-    def encode(self, prompt: str, last: int | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, prompt: str, last: int | None = None, shelf: Shelf = NOTHING
+    ) -> tuple[Tensor, Tensor]:
         """A prompt's cond (1, 77 k, D₁ + D₂) and the second's pooled (1, D₂), float32."""
         last = self.usual if last is None else last
-        little = chunks(prompt, self.pad)
         encoder: Any = self.get_submodule("0.transformer")
+        little = self.chunks(prompt, shelf)
         z, _, _ = encoder.hidden(little, last)
         if -last > len(encoder.text_model.encoder.layers):  # there is no such layer: the last
             z = encoder.text_model.final_layer_norm(z)
-        large = chunks(prompt, OpenEncoder.pad)
-        z2, pooled = self.get_submodule("1.model")(large, last)
-        return torch.cat([weighed(z, little), weighed(z2, large)], dim=-1), pooled
+        second: Any = self.get_submodule("1.model")
+        large = chunks(prompt, OpenEncoder.pad, shelf.known("clip_g", second.width))
+        z2, pooled = second(large, last)
+        both = weighed(z, little), weighed(z2, large)
+        shorter = min(one.shape[1] for one in both)  # embeddings may differ in length
+        return torch.cat([one[:, :shorter] for one in both], dim=-1), pooled
+
+    def chunks(self, prompt: str, shelf: Shelf) -> list[Chunk]:
+        """The first encoder's."""
+        first: Any = self.get_submodule("0.transformer")
+        return list(first.chunks(prompt, shelf))

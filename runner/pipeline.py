@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runner.checkpoint import Checkpoint, Networks, assemble
 from runner.devices import Placement, small_convolutions
+from runner.embeddings import NOTHING, Shelf
 from runner.families import FAMILIES, SD1, AnyText
 from runner.guidance import Denoiser, Prompt, guide, label
 from runner.noise import Dice, first_noise
@@ -23,7 +24,6 @@ from runner.recipe import Progress, Recipe, Refused
 from runner.sampler import Denoise
 from runner.samplers import SAMPLERS
 from runner.schedules import SCHEDULES, Table, part, sigma_table, walk
-from runner.tokenizer import chunks
 from runner.unet import UNet
 from runner.vae import VAE
 
@@ -53,14 +53,32 @@ class Models:
     denoiser: Denoiser
     placement: Placement
     latent_scale: float = SD_SCALE
+    shelf: Shelf = NOTHING
+    notes: tuple[str, ...] = ()
 
 
 def load(checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress) -> Models:
     """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
-    networks: Networks = assemble(checkpoint, placement.places, threads, progress)
+    rounded = rounded_for(checkpoint, placement)
+    networks: Networks = assemble(rounded, placement.places, threads, progress)
     model = model_of(checkpoint, networks.unet, placement)
-    text, vae, scale = networks.text, networks.vae, model.latent_scale
-    return Models(checkpoint.name, text, vae, model.denoiser, placement, scale)
+    return Models(
+        checkpoint.name, networks.text, networks.vae, model.denoiser, placement,
+        model.latent_scale, notes=checkpoint.notes,
+    )  # fmt: skip
+
+
+def rounded_for(checkpoint: Checkpoint, placement: Placement) -> Checkpoint:
+    """The checkpoint, its denoiser's weights rounded first where ComfyUI keeps them in 16 bits."""
+    if placement.stored is None:
+        return checkpoint
+
+    def fill(part: str, name: str, out: Tensor) -> None:
+        kept = torch.empty(out.shape, dtype=placement.stored if part == "unet" else out.dtype)
+        checkpoint.write(part, name, kept)
+        out.copy_(kept)
+
+    return replace(checkpoint, fill=fill, changes={})
 
 
 @dataclass(frozen=True)
@@ -122,11 +140,12 @@ def ksampler(
 
 def reads(models: Models, recipe: Recipe, watch: Watch) -> list[Conditioning]:
     """Both prompts, each as cond (1, 77 k, D) and pooled (1, P), float32."""
-    tokens = chunks(recipe.positive, models.text.pad)
-    watch("tokens/positive", torch.tensor([[token for token, _ in chunk] for chunk in tokens]))
+    tokens = models.text.chunks(recipe.positive, models.shelf)
+    ids = [[token if isinstance(token, int) else -1 for token, _ in chunk] for chunk in tokens]
+    watch("tokens/positive", torch.tensor(ids))  # -1: a vector of an embedding
     read = []
     for name, text in (("positive", recipe.positive), ("negative", recipe.negative)):
-        cond, pooled = models.text.encode(text, recipe.stop_at_clip_layer)
+        cond, pooled = models.text.encode(text, recipe.stop_at_clip_layer, models.shelf)
         watch(f"cond/{name}", cond)
         if models.denoiser.labels:
             watch(f"pooled/{name}", pooled)

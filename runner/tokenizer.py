@@ -2,17 +2,18 @@
 
 Text becomes numbers by CLIP's byte-pair encoding (Radford et al. 2021; Sennrich et al. 2016) over
 the vocabulary in `data/`; the weights in brackets and the chunks are ComfyUI's (sd1_clip.py).
-It does not know textual-inversion files: a name after `embedding:` is left out, and reported.
+What a name after `embedding:` means it is told: vectors that stand for tokens, or nothing.
 """
 
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from runner.recipe import Refused
 
@@ -23,9 +24,12 @@ CHUNK = 77
 LONG_WORD = 8  # tokens; a segment this long may be cut between two chunks
 DEEPEST = 100  # nested brackets
 END_OF_WORD = "</w>"
+MARK = "embedding:"
 
-Token = tuple[int, float]  # (id, weight)
+Token = tuple[Any, float]  # (id, or a vector in its place; weight)
 Chunk = list[Token]  # 77 of them
+
+Known = Callable[[str], Sequence[Any] | None]  # the vectors of an embedding's name
 
 # White space as Unicode has it: Python's own \s adds the separators 1c..1f.
 SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
@@ -181,43 +185,60 @@ def bracketed(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-def groups(prompt: str) -> Iterator[Chunk]:
+def nothing(name: str) -> None:
+    """No embedding is known."""
+
+
+def groups(prompt: str, known: Known = nothing) -> Iterator[Chunk]:
     """The tokens of each segment with their weight; brackets after a backslash are text."""
+    for piece, weight in pieces(prompt):
+        plain, vectors = piece, None
+        if piece.startswith(MARK):
+            plain, vectors = embedded(piece, known)
+        if vectors:
+            yield [(vector, weight) for vector in vectors]
+        if plain:
+            yield [(token, weight) for token in encode(plain)]
+
+
+def pieces(prompt: str) -> Iterator[tuple[str, float]]:
+    """Segments with their weights, cut before every `embedding:` that follows a space or a line."""
     hidden = prompt.replace("\\)", "\0\1").replace("\\(", "\0\2")
     for segment, weight in segments(hidden):
         text = segment.replace("\0\1", ")").replace("\0\2", "(")
-        first, *rest = re.split(" embedding:|\nembedding:", text)
-        for piece in [first, *("embedding:" + name for name in rest)]:
-            plain, _ = without_embedding(piece)
-            if plain:
-                yield [(token, weight) for token in encode(plain)]
+        first, *rest = re.split(f"[ \n]{MARK}", text)
+        for piece in [first, *(MARK + name for name in rest)]:
+            yield piece, weight
 
 
-def without_embedding(piece: str) -> tuple[str, str | None]:
-    """What ComfyUI goes on with when no file of that name is there, and the name."""
-    if not piece.startswith("embedding:"):
-        return piece, None
-    name, *rest = piece.removeprefix("embedding:").strip("\n").split() or [""]
+def embedded(piece: str, known: Known) -> tuple[str, Sequence[Any] | None]:
+    """What ComfyUI goes on with after an embedding, and its vectors, if there are any.
+
+    A name ends at white space; without a file of that name it ends before its commas, too.
+    """
+    name, *rest = piece.removeprefix(MARK).strip("\n").split() or [""]
     left, bare = " ".join(rest), name.strip(",")
-    return (left if bare == name else f"{name[len(bare) :]} {left}"), bare
+    vectors = known(name) if name else None
+    if vectors is not None or bare == name:
+        return left, vectors
+    return f"{name[len(bare) :]} {left}", known(bare) if bare else None
 
 
 def embeddings_named(prompt: str) -> list[str]:
-    """The names after `embedding:` in a prompt; none of them is loaded."""
-    named = []
-    for segment, _ in segments(prompt.replace("\\)", "\0\1").replace("\\(", "\0\2")):
-        first, *rest = re.split(" embedding:|\nembedding:", segment)
-        named += [without_embedding(p)[1] for p in [first, *("embedding:" + r for r in rest)]]
-    return [name for name in named if name is not None]
+    """The names after `embedding:` in a prompt, without their commas."""
+    named = [piece for piece, _ in pieces(prompt) if piece.startswith(MARK)]
+    return [(piece.removeprefix(MARK).split() or [""])[0].strip(",") for piece in named]
 
 
-def chunks(prompt: str, pad: int = END) -> list[Chunk]:
+def chunks(prompt: str, pad: int = END, known: Known = nothing) -> list[Chunk]:
     """A prompt as chunks of 77 (id, weight), each with its own start and end.
+
+    Where `known` has vectors for the name of an embedding, each stands in the place of an id.
 
     A segment of fewer than 8 tokens that does not fit moves whole to the next chunk.
     """
     done: list[Chunk] = [[(START, 1.0)]]
-    for group in groups(prompt):
+    for group in groups(prompt, known):
         long = len(group) >= LONG_WORD
         while group:
             room = CHUNK - 1 - len(done[-1])

@@ -15,6 +15,7 @@ from runner.tables import Shape
 class Weights:
     """A file's tensors: name -> shape; fill(name, out) writes one, converted, into `out`.
 
+    `out` may have another shape of as many numbers.
     strange: name -> type, of those whose type is not read here.
     """
 
@@ -59,6 +60,6 @@ def of_pickle(path: Path) -> Weights:
     strange = {name: type for name, type in types.items() if type not in known}
 
     def fill(name: str, out: Tensor) -> None:
-        out.copy_(tensors[name])
+        out.copy_(tensors[name].reshape(out.shape))
 
     return Weights(path, shapes, strange, fill)

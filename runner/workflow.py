@@ -15,16 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner import canvas, checkpoint, pixels
+from runner import canvas, checkpoint, lora, pixels
 from runner.checkpoint import Checkpoint
 from runner.devices import Placement, settle
+from runner.embeddings import Shelf
 from runner.folders import Folders, next_name
 from runner.graph import Graph, Node, settings
 from runner.memory import enough_memory
-from runner.pipeline import Conditioning, ksampler, model_of, named, not_finite
+from runner.pipeline import (
+    Conditioning,
+    ksampler,
+    model_of,
+    named,
+    not_finite,
+    rounded_for,
+)
 from runner.pixels import crop as middle
 from runner.recipe import Progress, Recipe, Refused
 from runner.tables import width_of
+from runner.tokenizer import embeddings_named
 
 Inputs = Mapping[str, Any]
 ENCODE, DECODE = 1767, 2178 * 64  # numbers per pixel, per latent: ComfyUI's estimates (sd.py)
@@ -69,7 +78,8 @@ class Studio:
         if kept is None or kept[0] is not weights:
             self.parts.pop(name, None)
             place = {name: self.placement.places[name]}
-            made = checkpoint.networks(weights, place, self.threads, self.progress)
+            ready = rounded_for(weights, self.placement)
+            made = checkpoint.networks(ready, place, self.threads, self.progress)
             self.parts[name] = weights, made[name]
         return self.parts[name][1]
 
@@ -184,6 +194,19 @@ def load_checkpoint(studio: Studio, one: Node, ckpt_name: str) -> tuple[Any, ...
     return weights, Text(weights), weights
 
 
+@node("LoraLoader")
+def load_lora(
+    studio: Studio, one: Node, model: Checkpoint, clip: Text, lora_name: str,
+    strength_model: float, strength_clip: float,
+) -> tuple[Checkpoint, Text]:  # fmt: skip
+    if not strength_model and not strength_clip:
+        return model, clip
+    file = lora.read(studio.folders.model("loras", lora_name), model, clip.weights)
+    studio.notes += file.notes()
+    text = file.applied(clip.weights, "text", strength_clip)
+    return file.applied(model, "unet", strength_model), replace(clip, weights=text)
+
+
 @node("VAELoader")
 def load_vae(studio: Studio, one: Node, vae_name: str) -> tuple[Checkpoint]:
     return (studio.opened("vae", vae_name, checkpoint.read_vae),)
@@ -204,7 +227,11 @@ def set_last_layer(studio: Studio, one: Node, clip: Text, stop_at_clip_layer: in
 
 @node("CLIPTextEncode")
 def encode_text(studio: Studio, one: Node, clip: Text, text: str) -> tuple[Conditioning]:
-    return (studio.part(clip.weights, "text").encode(text, clip.last),)
+    shelf = Shelf(studio.folders.embeddings())
+    for name in embeddings_named(text):
+        if shelf.find(name) is None:
+            studio.notes.append(f"embedding:{name} is not there and was left out of the prompt.")
+    return (studio.part(clip.weights, "text").encode(text, clip.last, shelf),)
 
 
 @node("LoadImage")

@@ -21,8 +21,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         handoff redact report monitor unit options screen verbs cli __main__
     """.split(),
     "runner": """
-        recipe pixels nodes graph canvas folders tables pickled weights memory
-        tokenizer clip openclip vae unet families checkpoint synthetic devices
+        recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
+        tokenizer clip openclip vae unet families aliases checkpoint lora sources synthetic devices
         levers heap winograd kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided

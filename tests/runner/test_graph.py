@@ -152,18 +152,28 @@ def test_any_json_in_any_place_is_a_graph_or_a_sentence(id, place, value):
 
 def test_a_recipe_is_drawn_as_its_graph():
     recipe = Recipe("a", "b", 5, 3.0, "heun", "karras", 0.4, 9, width=64, stop_at_clip_layer=-2)
-    asked = canvas.of_recipe(recipe, "/somewhere/m.safetensors", "pictures/p.png", "v.safetensors")
+    files = canvas.Files(
+        "/somewhere/m.safetensors", "pictures/p.png", "v.safetensors",
+        (("l.safetensors", 0.5, 0.25),), ("v_prediction", True),
+    )  # fmt: skip
+    asked = canvas.of_recipe(recipe, files)
     kinds = {one.kind: graph.settings(one) for one in asked.nodes.values()}
     assert kinds["CheckpointLoaderSimple"] == {"ckpt_name": "m.safetensors"}
     assert kinds["LoadImage"] == {"image": "p.png"}
     assert kinds["VAELoader"] == {"vae_name": "v.safetensors"}
+    assert kinds["LoraLoader"] == {
+        "lora_name": "l.safetensors", "strength_model": 0.5, "strength_clip": 0.25,
+    }  # fmt: skip
+    assert kinds["ModelSamplingDiscrete"] == {"sampling": "v_prediction", "zsnr": True}
     assert kinds["CLIPSetLastLayer"] == {"stop_at_clip_layer": -2}
     assert kinds["ImageScale"]["width"] == 64
     assert kinds["KSampler"] == {
         "seed": 9, "steps": 5, "cfg": 3.0, "sampler_name": "heun", "scheduler": "karras",
         "denoise": 0.4,
     }  # fmt: skip
-    part = canvas.of_recipe(Recipe("a", end_at_step=3, add_noise=False, seed=4), "m", "p")
+    part = canvas.of_recipe(
+        Recipe("a", end_at_step=3, add_noise=False, seed=4), canvas.Files("m", "p")
+    )
     [advanced] = [one for one in part.nodes.values() if one.kind == "KSamplerAdvanced"]
     assert graph.settings(advanced)["add_noise"] == "disable"
     assert graph.settings(advanced)["noise_seed"] == 4

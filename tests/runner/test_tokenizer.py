@@ -1,5 +1,9 @@
+import gzip
 import json
+import os
+import random
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -123,3 +127,50 @@ def test_ten_thousand_prompts_are_tokenised_as_transformers_does(theirs):
 
 
 WORDS = "a photo of an astronaut's well-lit (masterpiece:1.2) 8k, CINEMATIC ... don't we'll".split()
+
+
+PIECES = (
+    *r"( ( ( ) ) ) : : \( \) \ , . [ ] | {a|b} <|endoftext|> BREAK AND 1.3 -0.5 :1.3) :0)".split(),
+    *(" ", "\n", "\t", ":nan)", ":inf)", ": 1.5 )", ":1e-3)", "(:2)", "()", "cat", "dog's", "é"),
+    *("中文", "a" * 40, "a photo of an astronaut riding a horse on mars, highly detailed, 8k" * 2),
+    *(" embedding:one", " embedding:two,", "\nembedding:one", "embedding:two", " embedding:none"),
+    *(" embedding:one.safetensors", " embedding:two.pt,, x", " embedding:../one", "xembedding:one"),
+    *(" embedding:sub/three", " embedding:wide", " embedding:,one", "(embedding:two:1.2)", " "),
+)
+
+
+def hard_prompts(count=10_000):
+    """Prompts made of what the weight parser looks at, the same on every machine."""
+    dice = random.Random(4)
+    return ["".join(dice.choices(PIECES, k=dice.randint(1, 14))) for _ in range(count)]
+
+
+def shelf(folder):
+    """A folder of embeddings: of one and of two vectors, one in a folder below, one too wide."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    save_file({"emb_params": torch.full((1, 768), 0.25)}, folder / "one.safetensors")
+    vectors = torch.arange(2 * 768).reshape(2, 768) / 1024
+    torch.save({"string_to_param": {"*": vectors}, "name": "two"}, folder / "two.pt")
+    save_file({"emb_params": torch.full((9, 768), 0.5)}, folder / "sub" / "three.safetensors")
+    save_file({"emb_params": torch.full((1, 1024), 0.75)}, folder / "wide.safetensors")
+    return folder
+
+
+def test_hard_prompts_are_read_as_comfyui_reads_them(tmp_path):
+    """2,000 of 10,000; all of them where HARD_PROMPTS=all."""
+    from runner.embeddings import Shelf
+
+    known = Shelf((shelf(tmp_path / "shelf"),)).known("clip_l", 768)
+    golden = json.loads(gzip.decompress(Path("tests/golden/prompts.json.gz").read_bytes()))
+    share = 1 if os.environ.get("HARD_PROMPTS") == "all" else 5
+    asked = list(zip(hard_prompts(), golden, strict=True))[::share]
+    for prompt, theirs in asked:
+        rows = [[plain(*token) for token in chunk] for chunk in chunks(prompt, known=known)]
+        assert zlib.crc32(repr(rows).encode()) == theirs, prompt
+
+
+def plain(token, weight):
+    return token if isinstance(token, int) else [float(n) for n in token[:2]], weight
