@@ -96,3 +96,9 @@ def environment(python: Path, into: Path) -> Path:
         for found in lender.glob(f"{name}*"):
             (here / found.name).symlink_to(found)
     return ours
+
+
+def patient(into: Path) -> tuple[Path, Path]:
+    """(folder, interpreter) of a ComfyUI to start, with stand-ins; a skip where there is none."""
+    source, python = needed()
+    return copy(source, into / "ComfyUI"), environment(python, into / "venv")
