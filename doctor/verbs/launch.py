@@ -22,6 +22,7 @@ from doctor.verbs.patient import Args, home, target
 from doctor.verbs.patient import command as patient_command
 from doctor.verbs.startscript import write_script
 from doctor.verbs.watch import Watch, tell_port
+from doctor.verbs.withdraw import withdrawn
 from doctor.words import say
 
 
@@ -33,7 +34,8 @@ def launch(args: Args, screen: Screen) -> int:
     if args.systemd or args.compose:
         return written(args, patient, screen)
     there = examine.kept(Path(str(patient.comfyui)))
-    kept = flags.applied(there.flags, args.args, world())
+    flags_kept = there.flags if args.dry_run else withdrawn(patient, there.flags, screen)
+    kept = flags.applied(flags_kept, args.args, world())
     what = command(patient, flags.words(kept), args.args)
     screen.say("launching", command=" ".join(what.words))
     for flag, row in kept.items():
@@ -57,6 +59,11 @@ def startable(args: Args) -> Target:
         raise BadUsage("launch starts main.py, and there is none: --comfyui DIR")
     if patient.python is None:
         raise BadUsage(f"{folder} has no interpreter; comfy-doctor setup makes one")
+    if not os.path.exists(patient.python):
+        raise BadUsage(
+            f"{patient.python} leads to a Python that is gone;"
+            f" see: {patient_command(patient, 'check')}"
+        )
     return patient
 
 

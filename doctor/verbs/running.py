@@ -43,6 +43,7 @@ def stop(args: Args, screen: Screen) -> int:
         return 1 if strangers else 0
     if args.dry_run:
         screen.say("would-stop", url=there.url, pid=there.pid)
+        screen.object({"schema": "comfy-doctor.stop/1", "stopped": None, "would_stop": there.pid})
         return 0
     return stopped(there, screen)
 

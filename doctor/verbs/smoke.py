@@ -1,6 +1,7 @@
 """smoke: a running ComfyUI, or one started for it, renders the img2img graph; its picture is held
 against the runner's of the same graph and checkpoint."""
 
+import base64
 import json
 import math
 import tempfile
@@ -10,14 +11,14 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from doctor import handoff, locate, pictures, report, smoke, tensors
 from doctor.api import Server
 from doctor.facts import Target
 from doctor.img2img import Case, graph
-from doctor.mirrors import Unreachable, loopback
+from doctor.mirrors import Unreachable, loopback, redacted
 from doctor.options import BadUsage
 from doctor.prompt import NotExecuted
 from doctor.receipts import open_home
@@ -203,7 +204,7 @@ def smoke_test(args: Args, screen: Screen) -> int:
             test.judge(smoke.failed("start", str(error), first_id(error)))
             if error.judgement is not None:
                 screen.lines(log.text(error.judgement, screen.lang))
-            place = Place(Server(args.server or ""))
+            place = Place(Server(""))
         stack.close()  # a server of ours ends before the runner needs the memory
         files = test.compare(patient, place)
         return told(test, patient, place, files)
@@ -217,7 +218,9 @@ def first_id(error: NotServed) -> str:
 def served(args: Args, patient: Target | None, scratch: Path, screen: Screen) -> Any:
     """The context of the server that is asked."""
     if args.server:
-        server = Server(args.server, headers(args), patience=min(args.limit, 30.0))
+        url, login = apart_from_login(args.server)
+        sent = {**login, **headers(args)}
+        server = Server(url, sent, patience=min(args.limit, 30.0))
         return nullcontext(elsewhere(args, patient, server, scratch))
     if patient is None or patient.comfyui is None or patient.python is None:
         raise BadUsage("smoke asks a server (--server URL) or starts one (--comfyui DIR)")
@@ -286,9 +289,21 @@ def headers(args: Args) -> dict[str, str]:
     return found
 
 
+def apart_from_login(address: str) -> tuple[str, dict[str, str]]:
+    """An address without the name and password in it, and the header that carries them."""
+    parts = urlsplit(address)
+    login, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return address, {}
+    coded = base64.b64encode(unquote(login).encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {coded}"}
+
+
 def refuse(args: Args) -> None:
     if args.server and urlsplit(args.server).scheme not in ("http", "https"):
-        raise BadUsage(f"--server is an address like http://127.0.0.1:8188, not {args.server}")
+        raise BadUsage(
+            f"--server is an address like http://127.0.0.1:8188, not {redacted(args.server)}"
+        )
     if not args.server and args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
         raise BadUsage(f"--checkpoint: there is no file {args.checkpoint}")
 

@@ -1,11 +1,13 @@
 """fix, setup, undo, history: plan, ask, treat, look again; and the way back."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doctor import advise, journal, lock, report, treat, trial
+from doctor import advise, allocators, journal, lock, report, treat, trial
 from doctor.check import CHECKS, subject
+from doctor.diagnose import diagnose
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis, Finding
 from doctor.fixes.torch import python_in
@@ -36,6 +38,9 @@ def fixed(args: Args, screen: Screen) -> dict[str, Any]:
         if id not in CHECKS:
             raise BadUsage(f"There is no finding {id}; `comfy-doctor list` names them all")
     facts, diagnosis = look(args, screen)
+    if "flag-unneeded" in args.ids:
+        facts = replace(facts, allocators=allocators.tried(facts.target))
+        diagnosis = diagnose(facts)
     tell(facts, diagnosis, screen)
     with opened(args, facts.target) as book:
         if getattr(args, "from_lock", None):

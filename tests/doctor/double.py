@@ -145,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         self.double.asked.append(path)
+        self.double.headers = self.headers
         if path == "/ws":
             self.websocket()
         elif not self.misbehaves(path):

@@ -1,6 +1,7 @@
 """The experiment, in a child of an interpreter whose torch is a stand-in, for want of a card: it
 has as much of torch's interface as the probe uses, and fails as it is told to."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from doctor.checks.launch import cuda_malloc_unsupported, unneeded
 from doctor.diagnose import diagnose
 from doctor.facts import Flag, Import, Target, Unknown
 from doctor.finding import Severity
+from tests.doctor.command import ROOT, answer
 from tests.doctor.test_machines import read
+from tests.lab.mains import free_port, main_py
 
 TORCH = '''
 """A stand-in for torch with a card, made for a test. WAYS says how its allocators behave."""
@@ -129,3 +132,20 @@ def test_a_kept_flag_is_withdrawn_by_a_trial_that_goes_well(listed):
     assert "works" in unneeded(good)["--disable-cuda-malloc"]
     bad = replace(facts, allocators={"native": GOOD, "cudaMallocAsync": BAD})
     assert unneeded(bad) == {}
+
+
+@pytest.mark.parametrize(("way", "stays"), [("works", False), ("raises", True)])
+def test_launch_withdraws_a_flag_that_the_trial_acquits(tmp_path, way, stays):
+    """On another torch than the flag was kept for; the trial is that of the stand-in."""
+    main_py(tmp_path / "comfyui", "raise SystemExit(3)")
+    (tmp_path / "torch.py").write_text(TORCH.format(ways={"cudaMallocAsync": way}))
+    row = {"why": "cuda-malloc-unsupported", "where": {"torch": "1.0"}}
+    kept = tmp_path / "comfyui/.comfy-doctor/flags.json"
+    kept.parent.mkdir()
+    kept.write_text(json.dumps({"flags": {"--disable-cuda-malloc": row}, "scripts": {}}))
+    path = f"{ROOT}:{tmp_path}"
+    who = ["--comfyui", tmp_path / "comfyui", "--python", sys.executable]
+    code, said = answer("launch", *who, "--", "--port", free_port(), PYTHONPATH=path)
+    assert code == 1
+    assert ("--disable-cuda-malloc" in said["command"]) == stays
+    assert ("--disable-cuda-malloc" in kept.read_text()) == stays

@@ -134,3 +134,34 @@ def test_listening_for_others_is_answered_with_what_it_means(there, tmp_path):
     assert f"ssh -L {port}:127.0.0.1:{port}" in out
     _, out, _ = doctor("launch", *who, "--dry-run", "--", "--port", port)
     assert "ssh" not in out
+
+
+def test_an_interpreter_that_is_gone_is_one_clear_sentence(there, tmp_path):
+    main_py(tmp_path)
+    gone = tmp_path / "python"
+    gone.symlink_to("/nowhere/python")
+    code, out, err = doctor("launch", "--comfyui", tmp_path, "--python", gone)
+    assert (code, out) == (2, "")
+    assert "leads to a Python that is gone" in err
+
+
+def test_level_3_tries_the_start_and_the_small_render(there, tmp_path):
+    """The patient's torch has no card here, so that the allocators are not judged."""
+    main_py(tmp_path / "comfyui")
+    who = ["--comfyui", tmp_path / "comfyui", "--python", sys.executable]
+    code, said = answer("check", "--level", "3", *who)
+    assert code in (0, 4), said["findings"]
+    rows = {row["name"]: row for row in said["tried"]}
+    assert rows["start"]["verdict"] == "passed"
+    late = "did not end within" in rows["render"]["why"]  # a promise of time, on any machine
+    assert rows["render"]["verdict"] == ("not judged" if late else "passed")
+    assert "cuda-malloc-unsupported" in {one["id"] for one in said["not_judged"]}
+
+
+def test_level_3_names_why_a_start_fails(there, tmp_path):
+    main_py(tmp_path / "comfyui", "raise OSError(28, 'No space left on device')")
+    who = ["--comfyui", tmp_path / "comfyui", "--python", sys.executable]
+    code, said = answer("check", "--level", "3", *who)
+    assert code == 1
+    assert "disk-full" in {finding["id"] for finding in said["findings"]}
+    assert said["tried"][-1]["verdict"] == "failed"

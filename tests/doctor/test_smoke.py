@@ -109,9 +109,15 @@ def test_a_prompt_that_does_not_end_is_taken_back(capsys):
 
 def test_headers_and_tokens_go_along_and_are_not_told(capsys, tmp_path):
     (tmp_path / "token").write_text("secret-one\n")
-    with serving() as (_, url):
-        _, said = smoked(capsys, url, "--token", f"@{tmp_path / 'token'}", "--header", "X-One: two")
-    assert "secret" not in json.dumps(said)
+    with serving() as (double, url):
+        words = ["--token", f"@{tmp_path / 'token'}", "--header", "X-One: two"]
+        _, said = smoked(capsys, url, *words)
+        assert double.headers["Authorization"] == "Bearer secret-one"
+        assert double.headers["X-One"] == "two"
+        assert "secret" not in json.dumps(said)
+        _, said = smoked(capsys, url.replace("//", "//me:secret-two@"))
+        assert double.headers["Authorization"] == "Basic bWU6c2VjcmV0LXR3bw=="
+        assert "secret" not in json.dumps(said)
 
 
 @pytest.mark.parametrize(

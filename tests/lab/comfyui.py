@@ -1,4 +1,5 @@
-"""A real ComfyUI to start: a copy of the checkout that COMFYUI_DIR names, with COMFYUI_PYTHON.
+"""A real ComfyUI to start: a copy of the checkout that COMFYUI_DIR names, run by COMFYUI_PYTHON
+(COMFYUI_DIR/../venv/bin/python by default).
 
 No CPU build of torchvision and torchaudio is to be had beside a CPU torch, so that stand-ins take
 their place: modules of that name, labelled as such, with what ComfyUI 0.3.64 asks of them while
@@ -49,9 +50,10 @@ FILES = {
 
 def needed() -> tuple[Path, Path]:
     """(checkout, interpreter), or a skip that says what is missing."""
-    folder, python = os.environ.get(DIR), os.environ.get(PYTHON)
-    if not folder or not python:
-        pytest.skip(f"{DIR} and {PYTHON} name no ComfyUI and no interpreter of one")
+    folder = os.environ.get(DIR)
+    if not folder:
+        pytest.skip(f"{DIR} names no ComfyUI")
+    python = os.environ.get(PYTHON) or str(Path(folder).parent / "venv/bin/python")
     if not Path(folder, "main.py").is_file() or not Path(python).exists():
         pytest.skip(f"{DIR}={folder} or {PYTHON}={python} is not there")
     return Path(folder), Path(python)
