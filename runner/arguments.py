@@ -71,6 +71,18 @@ def about_depth(one: Parser) -> None:
     one.add_argument("--depth", type=int, choices=(1, 2, 3), default=3)
 
 
+def about_judged(one: Parser) -> None:
+    group = one.add_mutually_exclusive_group()
+    group.add_argument(
+        "--model", action="append", choices=("sd15", "sd21", "sdxl", "all"),
+        help="the synthetic network to judge, of depth 2 on; sd15 by default, may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--checkpoint", dest="judge", type=Path, metavar="F",
+        help="judge a checkpoint of your own: all that needs no number of ComfyUI's on it",
+    )  # fmt: skip
+
+
 def about_synthetic(one: Parser) -> None:
     one.add_argument("model", help="sd15, sd21 or sdxl")
     one.add_argument("--out", type=Path, required=True)

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,7 @@ from runner.arguments import (
     Parser,
     about_bench,
     about_depth,
+    about_judged,
     about_model,
     about_placement,
     about_prove,
@@ -42,6 +44,7 @@ from runner.report import (
 if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait for it
     from runner.checkpoint import Checkpoint
     from runner.devices import Placement
+    from runner.gate import Subject
     from runner.pipeline import Models
 
 Json = dict[str, Any]
@@ -347,25 +350,43 @@ def verified(options: argparse.Namespace, tell: Progress) -> tuple["Models | Non
 
     In float32 unless another precision is asked for: that is what the golden numbers are in.
     """
-    from runner import synthetic
     from runner.devices import choose, exact
     from runner.verify import verify
 
     placed(options)
     placement = choose(options.device, options.dtype or "float32")
+    asked = subjects(options)
     kept: list[Models] = []
-    seconds = {}
+    seconds: dict[str, float] = {}
 
-    def load() -> "Models":
-        models, seconds["weights"] = loaded(synthetic.checkpoint("sd15"), placement, tell)
-        kept.append(models)
-        return models
+    def load(name: str) -> "Subject":
+        from runner.gate import Subject
+        from runner.golden import MODELS as KNOWN
+        from runner.golden import golden
+
+        models, took = loaded(asked[name], placement, tell)
+        seconds["weights"] = seconds.get("weights", 0.0) + took
+        kept.extend([models] if len(asked) == 1 else [])
+        return Subject(models, asked[name], golden(name) if name in KNOWN else None)
 
     start = time.perf_counter()
     with exact(placement):
-        verdict = verify(options.depth, placement, load, tell)
+        loads = {name: partial(load, name) for name in asked}
+        verdict = verify(options.depth, placement, loads, tell)
     seconds["total"] = time.perf_counter() - start
     return kept[0] if kept else None, verdict.to_json() | {"seconds": seconds}
+
+
+def subjects(options: argparse.Namespace) -> dict[str, "Checkpoint"]:
+    """What `verify` judges, by name: synthetic models, or a checkpoint of one's own."""
+    from runner import checkpoint, synthetic
+
+    if getattr(options, "judge", None):
+        return {options.judge.name: checkpoint.read(options.judge)}
+    names = getattr(options, "model", None) or ["sd15"]
+    if "all" in names:
+        names = list(synthetic.MODELS)
+    return {name: synthetic.checkpoint(name) for name in names}
 
 
 def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
@@ -438,7 +459,7 @@ COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     "verify": (
         verifies,
         "The ladder of gates: is every stage right on this machine?",
-        (about_depth, about_placement),
+        (about_depth, about_judged, about_placement),
     ),
     "bench": (benches, "Sampler steps per second.", (about_bench, about_placement)),
     "prove": (

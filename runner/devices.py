@@ -171,9 +171,18 @@ def small_convolutions(device: torch.device, latent: Tensor) -> Iterator[None]:
 
     Half the time of a step at 8 x 8 (measured); the same numbers within every gate.
     """
+    if device.type == "cpu" and latent.shape[-1] * latent.shape[-2] <= SMALL_LATENT:
+        with without_onednn():
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """The CPU's convolutions and products by torch itself, where oneDNN is there at all."""
     mkldnn = torch.backends.mkldnn
-    small = device.type == "cpu" and latent.shape[-1] * latent.shape[-2] <= SMALL_LATENT
-    if not (small and mkldnn.is_available()):  # type: ignore[no-untyped-call]
+    if not mkldnn.is_available():  # type: ignore[no-untyped-call]
         yield
         return
     with warnings.catch_warnings():

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from runner.devices import name, settle, threads
 from runner.pipeline import Models, img2img, not_finite
@@ -132,53 +132,3 @@ def gap(ours: Tensor, theirs: Tensor) -> float:
     if not isfinite(apart):
         return inf
     return apart / size if size else apart
-
-
-WAVES = 8  # numbers kept of every layer, besides its size
-
-
-def layers(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """What every layer with weights gave while `run` ran, in order: name -> (1 + WAVES,) float64.
-
-    First the rms of its output, then the output's overlap with eight fixed waves: enough to
-    measure how far another machine's layer is off, without keeping the layer.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def look(layer: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_: nn.Module, __: object, out: Tensor) -> None:
-            seen[layer] = landmark(out)
-
-        return hook
-
-    hooks = [
-        module.register_forward_hook(look(layer))
-        for layer, module in network.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ]
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def landmark(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().cpu().double().flatten()
-    count = len(flat)
-    rates = torch.arange(1, 1 + WAVES, dtype=torch.float64)[:, None] * 0.7
-    waves = torch.cos(rates * torch.arange(count, dtype=torch.float64))
-    return torch.cat([flat.square().mean().sqrt()[None], waves @ flat / count**0.5])
-
-
-def parted(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> str | None:
-    """The first of our layers whose estimated relative error is above bound, and by how much."""
-    for layer, mark in ours.items():
-        if layer not in theirs:
-            return f"{layer}, which the other does not have"
-        size = float(theirs[layer][0])
-        apart = float((mark - theirs[layer])[1:].square().mean().sqrt())
-        if not isfinite(apart) or apart > bound * size:
-            return f"{layer} (about {apart / size if size else inf:.1e})"
-    return None

@@ -26,7 +26,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         levers heap winograd kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
-        samplers guidance pipeline workflow trace verify bench report arguments cli __main__
+        samplers guidance pipeline workflow trace layers births golden gate experiments
+        rungs_formula rungs_network again rungs_whole verify bench page report arguments cli __main__
     """.split(),
     "manifests": [],
 }

@@ -1,11 +1,12 @@
-"""Pack what `verify` needs into runner/data/golden.*.
+"""Pack what `verify` needs into runner/data/golden.MODEL.*.
 
-    ATEN_CPU_CAPABILITY=avx2 python -m tests.runner.pack_goldens FOLDER
+    ATEN_CPU_CAPABILITY=avx2 python -m tests.runner.pack_goldens FOLDER [MODEL ...]
 
-FOLDER holds schedules, samplers and sd15 (.safetensors, .json), computed with ComfyUI 0.3.64 on
-the CPU in float32, torch 2.13.0, two threads. Taken from there: schedules and samplers that the
-runner has, prompts, tokens, text embeddings, latents. Added here, from the runner itself once it
-agrees with those: checksums of the synthetic weights, the noise of seed 42, marks of every layer.
+FOLDER holds schedules, samplers and each MODEL (.safetensors, .json), computed with ComfyUI 0.3.64
+on the CPU in float32, torch 2.13.0, two threads, and sixteen.MODEL.json (measure_sixteen.py).
+Taken from there: schedules and samplers that the runner has (into sd15's), prompts, tokens, text
+embeddings, latents, 8-bit pictures. Added here, from the runner itself once it agrees with those:
+checksums of the synthetic weights, the noise of seed 42, marks of every layer.
 """
 
 import json
@@ -15,58 +16,70 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from runner import verify
-from runner.checkpoint import PREFIXES
-from runner.devices import choose
+from runner import rungs_network
+from runner.devices import choose, name
+from runner.gate import Subject
+from runner.golden import DATA, MODELS, Golden
+from runner.layers import layers
 from runner.noise import first_noise
 from runner.pipeline import load
-from runner.pixels import gradient
+from runner.pixels import to_bytes
 from runner.samplers import SAMPLERS
 from runner.schedules import SCHEDULES
+from runner.synthetic import MODELS as FAMILIES
 from runner.synthetic import checkpoint, make
-from runner.tokenizer import chunks
-from runner.trace import layers
 
 KEPT_WHOLE = {"plain", "negative"}
 
 
-def taken(folder):
-    """What is copied: runs' latents but not their pictures, most embeddings thinned out."""
+def formulas(folder):
     for key, tensor in load_file(folder / "schedules.safetensors").items():
         if key.split("/")[2] in SCHEDULES and tensor.isfinite().all():
             yield key, tensor  # kl_optimal at one step is NaN in ComfyUI, and refused here
     for key, tensor in load_file(folder / "samplers.safetensors").items():
         if key.split("/")[1] in SAMPLERS:
             yield key, tensor
-    for key, tensor in load_file(folder / "sd15.safetensors").items():
+
+
+def network(folder, model):
+    """What is copied: runs' latents and pictures, most embeddings thinned out."""
+    for key, tensor in load_file(folder / f"{model}.safetensors").items():
         kind, _, rest = key.partition("/")
-        if kind == "pooled" or rest.endswith("/image") or key == "image/input":
+        if kind == "run" and rest.endswith("/image"):
+            yield f"{key[:-5]}picture", torch.from_numpy(to_bytes(tensor[0]).copy())
             continue
-        if kind == "cond" and rest not in KEPT_WHOLE and tensor.shape[-1] == 768:
+        if key == "image/input" or (kind == "pooled" and rest not in KEPT_WHOLE):
+            continue
+        if kind == "cond" and rest not in KEPT_WHOLE and tensor.shape[1] >= 77:
             tensor = tensor[:, ::7, ::16].contiguous()
         yield key, tensor
 
 
-def told(folder):
-    sd15 = json.loads((folder / "sd15.json").read_text())
+def told(folder, model):
+    made = json.loads((folder / f"{model}.json").read_text())
     samplers = json.loads((folder / "samplers.json").read_text())
     calls = {k: v["model_calls"] for k, v in samplers.items() if k.split("/")[1] in SAMPLERS}
+    sixteen = json.loads((folder / f"sixteen.{model}.json").read_text())
+    tokens = {key: next(iter(value.values())) for key, value in made["tokens"].items()}
     return {
-        "source": {key: sd15[key] for key in ("comfyui", "torch", "device", "compute")},
-        "prompts": sd15["prompts"],
-        "tokens": {key: value["l"] for key, value in sd15["tokens"].items()},
-        "runs": sd15["runs"],
-        "model_calls": calls,
+        "source": {key: made[key] for key in ("comfyui", "torch", "device", "compute")},
+        "prompts": made["prompts"],
+        "tokens": tokens if model == "sd15" else {},
+        "runs": made["runs"],
+        "model_calls": calls if model == "sd15" else {},
+        "sixteen": {dtype: sixteen[dtype] for dtype in ("float16", "bfloat16")},
     }
 
 
 @torch.inference_mode()
-def added(numbers):
-    """Checksums of the weights in both precisions, noise, and the marks of every layer."""
-    models = load(checkpoint("sd15"), choose("cpu", "float32"), 2, lambda *_: None)
+def added(model, golden):
+    """Checksums of the weights in both precisions, and the marks of every layer."""
+    weights = checkpoint(model)
+    subject = Subject(load(weights, choose("cpu", "float32"), 2, lambda *_: None), weights, golden)
+    prefixes = FAMILIES[model].prefixes
     keys = sorted(
-        (PREFIXES[part] + key, weight)
-        for part, network in verify.parts(models)
+        (prefixes[part] + key, weight)
+        for part, network in rungs_network.parts(subject.models)
         for key, weight in network.named_parameters()
     )
     for dtype in (torch.float32, torch.float16):
@@ -74,31 +87,35 @@ def added(numbers):
         for key, weight in keys:
             fresh = torch.empty(weight.shape, dtype=dtype)
             make(key, fresh)
-            sums.append(verify.checksum(fresh))
-        yield f"weights/{verify.name(dtype)}", torch.tensor(sums), None
-    yield "noise/seed=42", first_noise(42, torch.empty(1, 4, 8, 8)), None
-    verify.golden = lambda: numbers
-    for part, network, run in (
-        ("text", models.text, lambda: models.text(chunks("a dog with a hat"))),
-        ("encode", models.vae, lambda: models.vae.encode(gradient(64, 64))),
-        ("decode", models.vae, lambda: models.vae.decode(numbers["latent/input"])),
-        ("denoiser", models.denoiser.unet, lambda: verify.probe(models, models.denoiser, 3.0)),
-    ):
+            sums.append(rungs_network.checksum(fresh))
+        yield f"weights/{name(dtype)}", torch.tensor(sums), None
+    for stage, (network, run) in rungs_network.runs(subject).items():
         marks = layers(network, run)
-        yield f"layers/{part}", torch.stack(list(marks.values())).float(), list(marks)
+        numbers = torch.stack([mark.numbers for mark in marks.values()]).float()
+        yield f"layers/{stage}", numbers, list(marks)
 
 
-def main(folder):
-    numbers, story = dict(taken(folder)), told(folder)
-    story["layers"] = {}
-    for key, tensor, names in list(added(numbers)):
+def pack(folder, model):
+    golden = Golden(model)
+    numbers = dict(formulas(folder)) if model == "sd15" else {}
+    numbers |= network(folder, model)
+    if model == "sd15":
+        numbers["noise/seed=42"] = first_noise(42, torch.empty(1, 4, 8, 8))
+    story = told(folder, model) | {"layers": {}}
+    golden.__dict__.update(tensors=numbers, story=story)  # in place of what lies in the file
+    for key, tensor, names in list(added(model, golden)):
         numbers[key] = tensor
         if names:
             story["layers"][key.removeprefix("layers/")] = names
-    save_file(numbers, verify.DATA / "golden.safetensors")
+    save_file(numbers, DATA / f"golden.{model}.safetensors")
     text = json.dumps(story, ensure_ascii=False, separators=(",", ":"))
-    (verify.DATA / "golden.json").write_text(text + "\n", "utf-8")
+    (DATA / f"golden.{model}.json").write_text(text + "\n", "utf-8")
+
+
+def main(folder, *models):
+    for model in models or MODELS:
+        pack(Path(folder), model)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:])
