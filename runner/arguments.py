@@ -65,6 +65,9 @@ def about_recipe(one: Parser) -> None:
     one.add_argument("--stop-at-clip-layer", type=int, help="CLIP skip, as ComfyUI counts: -2")
     one.add_argument("--out", type=Path, required=True, metavar="PNG")
     one.add_argument("--trace", type=Path, metavar="F.safetensors")
+    one.add_argument(
+        "--page", type=Path, metavar="DIR", help="tell the render in pictures: two HTML pages"
+    )
 
 
 def about_depth(one: Parser) -> None:

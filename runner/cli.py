@@ -14,11 +14,12 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner.announcer import Announcer
 from runner.arguments import (
     Parser,
     about_bench,
@@ -51,33 +52,6 @@ Json = dict[str, Any]
 Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
 LANGUAGES = ("en", "zh")
 SPINS = "10000"  # rounds a thread of libgomp waits awake; its own 300,000 starve a busy machine
-
-
-@dataclass
-class Announcer:
-    """Progress on stderr: a line written over, or lines, or JSON objects for a program."""
-
-    style: str
-    lang: str
-    last: float = field(default_factory=time.monotonic)
-    stage: str = ""  # what was announced last and is not finished
-
-    def __call__(self, stage: str, done: int, of: int) -> None:
-        now, pause = time.monotonic(), 1.0 if self.style == "lines" else 0.2
-        finished = done == of and self.stage == stage
-        if self.style == "none" or (now - self.last < pause and not finished):
-            return
-        self.last, self.stage = now, "" if done == of else stage
-        text = f"{say(stage, self.lang)} {done}/{of}"
-        match self.style:
-            case "json":
-                event = {"stage": stage, "done": done, "of": of}
-                text, end = f"@progress {json.dumps(event)}", "\n"
-            case "tty":
-                text, end = f"\r\033[K{'' if done == of else text}", ""
-            case _:
-                end = "\n"
-        print(text, end=end, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,6 +189,10 @@ def asked_for(options: argparse.Namespace) -> Recipe:
     for path in (options.out, options.trace):
         if path:
             can_write(path)
+    if options.page:
+        from runner import page
+
+        page.can_write(options.page)
     return recipe
 
 
@@ -264,11 +242,14 @@ def rendered(
     before: dict[str, float],
 ) -> Json:
     """Render, write the files, and the object of schema runner.render/1."""
-    from runner import canvas, pixels, sources, trace
+    from runner import canvas, listening, page, pixels, sources, trace
     from runner.embeddings import Shelf
 
     models = replace(models, shelf=Shelf(tuple(options.embeddings)))
     image = pixels.load(options.image) if options.image else pixels.gradient(64, 64)
+    ears: list[Any] = []
+    if options.page:
+        models, ears = listening.overheard(models)
     done, kept = trace.render(models, recipe, image, tell)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
@@ -279,6 +260,8 @@ def rendered(
         file.write(png)
     if options.trace:
         trace.save(kept, options.trace, {"recipe": recipe.to_json()})
+    if options.page:
+        files += page.write(options.page, models, recipe, done, kept, ears, tell)
     done = replace(
         done,
         files=tuple(str(path) for path in files),

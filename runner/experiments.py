@@ -33,7 +33,7 @@ class Experiment:
 
 @contextmanager
 def as_it_was(subject: Subject) -> Iterator[Subject]:
-    yield replace(subject)  # another object: what was kept of the first asking is not used
+    yield subject
 
 
 @contextmanager
@@ -180,6 +180,7 @@ def suspected(subject: Subject, rung: Rung, failed: Gate) -> Suspect:
             continue
         for _ in range(AGAIN if experiment.name == "again" else 1):
             with suppress(RuntimeError), experiment.under(subject) as changed:
+                changed = replace(changed)  # nothing kept of the first asking
                 gate = judged(failed.name, lambda changed=changed: rung.ask(changed))  # type: ignore[misc]
                 tried.append(Trial(experiment.name, gate.verdict, gate.figure))
         if tried and tried[-1].experiment == experiment.name and tried[-1].verdict == PASSED:

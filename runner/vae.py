@@ -168,15 +168,20 @@ class VAE(nn.Module):
         self.quant_conv = nn.Conv2d(shape.latent * 2, shape.moments * 2, 1)
         self.post_quant_conv = nn.Conv2d(shape.moments, shape.latent, 1)
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, H, W, 3) in 0..1, sides multiples of 8, to the mean (B, Z, H/8, W/8), float32.
+    def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, 3) in 0..1, sides multiples of 8, to mean and log-variance, float32.
 
-        The mean and never a sample of the posterior (ComfyUI, autoencoder.py), and unscaled.
+        Both (B, Z, H/8, W/8) and unscaled; the log-variance is held in -30 .. 20, as where it was
+        trained (CompVis, distributions.py).
         """
         weight = self.quant_conv.weight
         x = (image * 2.0 - 1.0).to(weight.device, weight.dtype).movedim(-1, 1)
-        mean, _ = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
-        return mean.float()
+        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        return mean.float(), logvar.float().clamp(-30.0, 20.0)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The mean of moments(), and never a sample of the posterior (ComfyUI, autoencoder.py)."""
+        return self.moments(image)[0]
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, Z, h, w), unscaled, to (B, 8 h, 8 w, 3) in 0..1, float32 and not yet truncated."""

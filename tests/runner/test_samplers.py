@@ -11,7 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from runner import noise, sampler, verify  # noqa: E402
+from runner import noise, rungs_formula, sampler  # noqa: E402
+from runner.golden import golden  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 from runner.samplers import SAMPLERS  # noqa: E402
 from runner.trace import gap  # noqa: E402
@@ -59,7 +60,7 @@ SPREADS = {  # the variance ComfyUI's functions reach at 20 and 40 steps, of 1
     "sa_solver_pece": (None, None),
     "lcm": (None, None),
 }
-CASES = [key for key in verify.golden() if key.startswith("samples/")]
+CASES = [key for key in golden().tensors if key.startswith("samples/")]
 
 
 def log_uniform(steps):
@@ -128,9 +129,9 @@ def test_a_random_walk_has_the_spread_that_comfyuis_has(name):
 
 @pytest.mark.parametrize("key", CASES)
 def test_golden_cases_end_where_comfyuis_do(key):
-    ours, calls = verify.in_known_world(key)
-    assert gap(ours, verify.golden()[key]) <= 1e-5
-    assert calls == verify.story()["model_calls"][key]
+    ours, calls = rungs_formula.in_known_world(key)
+    assert gap(ours, golden()[key]) <= 1e-5
+    assert calls == golden().story["model_calls"][key]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

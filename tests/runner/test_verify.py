@@ -10,29 +10,36 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from runner import devices, verify  # noqa: E402
+from runner import devices, gate, verify  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 from runner.samplers import SAMPLERS  # noqa: E402
 
 
 def first():
-    return verify.verify(1, devices.choose("cpu"), lambda: pytest.fail("no model"), lambda *_: None)
+    loads = {"sd15": lambda: pytest.fail("no model")}
+    return verify.verify(1, devices.choose("cpu"), loads, lambda *_: None)
 
 
 def test_the_first_rung_passes_and_needs_no_model():
     verdict = first()
-    assert verdict.passed, [gate for gate in verdict.gates if gate.verdict != "passed"]
+    assert verdict.passed, [one for one in verdict.gates if one.verdict != "passed"]
     told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert told["schema"] == "runner.verify/1"
-    rungs = ["tokens", "schedules", "noise", *(f"sampler {name}" for name in SAMPLERS)]
-    assert [gate["name"] for gate in told["gates"]] == rungs
+    rungs = [
+        "tokens",
+        "schedules",
+        "noise",
+        "arithmetic",
+        *(f"sampler {name}" for name in SAMPLERS),
+    ]
+    assert [one["name"] for one in told["gates"]] == rungs
     assert len(SAMPLERS) == 42
 
 
 def test_a_gate_that_crashes_has_failed():
-    gate = verify.judged("odd", lambda: 1 / 0)
-    assert (gate.verdict, gate.name) == ("failed", "odd")
-    assert "ZeroDivisionError" in gate.why
+    answer = gate.judged("odd", lambda: 1 / 0)
+    assert (answer.verdict, answer.name) == ("failed", "odd")
+    assert "ZeroDivisionError" in answer.why
 
 
 def test_a_sampler_whose_package_is_absent_is_not_judged_and_nothing_else_is_excused():
@@ -42,20 +49,20 @@ def test_a_sampler_whose_package_is_absent_is_not_judged_and_nothing_else_is_exc
 
         return ask
 
-    assert verify.judged("sampler x", lacks("torchsde-missing")).verdict == "not judged"
-    assert verify.judged("sampler x", lacks("sampler-unknown")).verdict == "failed"
+    assert gate.judged("sampler x", lacks("torchsde-missing")).verdict == "not judged"
+    assert gate.judged("sampler x", lacks("sampler-unknown")).verdict == "failed"
 
 
 def test_a_figure_that_is_not_finite_goes_to_json():
-    gate = verify.held(float("inf"), 1e-5)
-    verdict = verify.Verdict((gate,), {}, 1)
-    assert gate.verdict == "failed"
+    answer = gate.held(float("inf"), 1e-5)
+    verdict = gate.Verdict((answer,), {}, 1)
+    assert answer.verdict == "failed"
     assert verdict.to_json()["gates"][0]["figure"] == "inf"
 
 
 def test_no_failure_is_not_enough_to_pass():
-    gate = verify.Gate("a", None, None, verify.NOT_JUDGED)
-    assert not verify.Verdict((gate,), {}, 1).passed
+    answer = gate.Gate("a", None, None, gate.NOT_JUDGED)
+    assert not gate.Verdict((answer,), {}, 1).passed
 
 
 CORRUPTIONS = [
@@ -90,8 +97,8 @@ CORRUPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("file", "line", "wrong", "gate"), CORRUPTIONS)
-def test_one_wrong_line_fails_the_gate_it_belongs_to(tmp_path, file, line, wrong, gate):
+@pytest.mark.parametrize(("file", "line", "wrong", "named"), CORRUPTIONS)
+def test_one_wrong_line_fails_the_gate_it_belongs_to(tmp_path, file, line, wrong, named):
     copy = tmp_path / "runner"
     shutil.copytree("runner", copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / file).read_text("utf-8")
@@ -102,4 +109,4 @@ def test_one_wrong_line_fails_the_gate_it_belongs_to(tmp_path, file, line, wrong
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(tmp_path).anchor)
     assert run.returncode == 1, run.stderr
     failed = [g["name"] for g in json.loads(run.stdout)["gates"] if g["verdict"] == "failed"]
-    assert gate in failed
+    assert named in failed
