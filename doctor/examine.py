@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from doctor import cards, contents, flags, machine
+from doctor import cards, contents, flags, machine, verdict
 from doctor.facts import (
     ComfyUI,
     Facts,
     Import,
     Package,
     Port,
+    Proof,
     Python,
     Target,
     Torch,
@@ -305,9 +306,19 @@ def examine(target: Target, level: int = 2, progress: Progress = lambda _: None)
         maker=maker(),
         network=NOT_ASKED,
         allocators=NOT_TRIED,
+        proof=proof(target.comfyui),
         world=world(),
         **patient(target, said, level, progress),
     )
+
+
+def proof(folder: str | None) -> Proof:
+    """What the newest verified render of this installation found wrong."""
+    runs = Path(folder, ".comfy-doctor", "runs") if folder else None
+    reports = sorted(runs.glob("*/report.json"), key=lambda p: p.stat().st_mtime) if runs else []
+    if not reports:
+        return Proof()
+    return verdict.read(text(reports[-1]), written_at(reports[-1]))
 
 
 def places(home: Path) -> dict[str, Path]:

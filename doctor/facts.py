@@ -268,6 +268,23 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A gate of the runner that failed, why, and the experiment under which it passed."""
+
+    gate: str
+    why: str
+    cured_by: str = ""  # a name of runner/experiments.py
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The failed gates of the last verified render; none where nothing failed, or none was made."""
+
+    failed: tuple[Failed, ...] = ()
+    at: str = ""  # when it was made; ISO 8601, UTC
+
+
+@dataclass(frozen=True)
 class Facts:
     target: Target = UNASKED
     host: Host = UNASKED
@@ -285,6 +302,7 @@ class Facts:
     port: Port = UNASKED
     environment: dict[str, str] = UNASKED  # variables that change what Python or CUDA do
     network: Network = UNASKED
+    proof: Proof = UNASKED
     world: World = UNASKED  # what manifests/ says; never saved
 
 

@@ -10,7 +10,7 @@ A plain string in place of an object is the reason alone.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from doctor.facts import Facts, Flag, build, plain
@@ -65,24 +65,33 @@ def words(flags: Mapping[str, Flag]) -> list[str]:
 def next_cure(facts: Facts, finding: str) -> FlagCure | None:
     """The first flag against this finding that was not tried yet; None where none is left.
 
-    Raises NotKnown where the facts about ComfyUI are.
+    What an experiment of the runner proved goes before what is only likely, and a flag that
+    nothing but an experiment speaks for waits for it. Raises NotKnown where the facts about
+    ComfyUI are.
     """
     there = facts.comfyui.flags if facts.comfyui is not None else {}
-    left = (row for row in facts.world.flag_cures if row.finding == finding)
-    return next((row for row in left if not is_kept(row, there)), None)
+    proved = {one.cured_by for one in facts.proof.failed}
+    left = [row for row in facts.world.flag_cures if row.finding == finding]
+    left.sort(key=lambda row: not proved & set(row.experiments))
+    fitting = (row for row in left if not is_kept(row, there))
+    return next((row for row in fitting if row.faults or applies(row, proved)), None)
+
+
+def applies(row: FlagCure, proved: Collection[str]) -> bool:
+    return not row.experiments or bool(set(row.experiments) & set(proved))
 
 
 def is_kept(row: FlagCure, flags: Mapping[str, Flag]) -> bool:
     return row.flag in flags and (row.any_value or flags[row.flag].value == row.value)
 
 
-def tried_since(facts: Facts, finding: str) -> bool:
-    """Was a flag against this finding kept after the log that tells of it was written? Then
-    nobody knows yet whether it helps."""
+def tried_since(facts: Facts, finding: str, told_at: str) -> bool:
+    """Was a flag against this finding kept after what tells of it was written? Then nobody knows
+    yet whether it helps."""
     if facts.comfyui is None:
         return False
     ours = [kept for kept in facts.comfyui.flags.values() if kept.why == finding]
-    return any(not kept.when or kept.when >= facts.comfyui.faults_at for kept in ours)
+    return any(not kept.when or kept.when >= told_at for kept in ours)
 
 
 def named_in(faults: Iterable[str], finding: str, world: World) -> Iterator[str]:

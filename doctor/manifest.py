@@ -149,6 +149,7 @@ class FlagCure(Row):
     value: str = ""
     any_value: bool = False  # whatever its value: the owner's own will do
     faults: tuple[str, ...] = ()  # what the finding is told by in ComfyUI's log
+    experiments: tuple[str, ...] = ()  # of the runner, which prove that this flag cures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from doctor.checks import (
     disk,
     network,
     launch,
+    verdict,
 )
 # isort: on
 
@@ -38,4 +39,5 @@ __all__ = [
     "settings",
     "surroundings",
     "torch",
+    "verdict",
 ]

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 from doctor import advise, flags
 from doctor.check import check
+from doctor.checks.verdict import blamed, told
 from doctor.choice import cuda_version, supported, without_card
 from doctor.facts import UNASKED, Facts, Flag, Unknown, numbers
 from doctor.finding import Finding, Severity
+from doctor.verdict import BLACK
 
 FLAG, ASYNC = "--disable-cuda-malloc", "cudaMallocAsync"
 
@@ -96,8 +98,12 @@ def cards_for_torch(facts: Facts) -> tuple[str, ...]:
 
 @check("black-nan-image")
 def black_nan_image(facts: Facts) -> Iterator[Finding]:
-    """The last start turned NaN into a picture: numbers overflowed on the way."""
-    yield from told_by_log(facts, "black-nan-image", "raise-precision")
+    """The last start, or the last proof, turned NaN into a picture: numbers overflowed."""
+    proved = blamed(facts, BLACK)
+    if proved and not flags.tried_since(facts, BLACK, facts.proof.at):
+        yield from told(facts, BLACK, "raise-precision")
+    else:
+        yield from told_by_log(facts, BLACK, "raise-precision")
 
 
 @check("gpu-out-of-memory")
@@ -124,7 +130,7 @@ def told_by_log(facts: Facts, id: str, fix: str) -> Iterator[Finding]:
     if facts.comfyui is None or not facts.comfyui.present:
         return
     lines = tuple(flags.named_in(facts.comfyui.faults, id, facts.world))
-    if not lines or flags.tried_since(facts, id):
+    if not lines or flags.tried_since(facts, id, facts.comfyui.faults_at):
         return
     cure = flags.next_cure(facts, id)
     words = [word for word in (cure.flag, cure.value) if word] if cure else []

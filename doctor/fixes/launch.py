@@ -32,6 +32,24 @@ def raise_precision(facts: Facts) -> Iterator[Step]:
     yield kept_against(facts, "black-nan-image")
 
 
+@fix("plain-attention")
+def plain_attention(facts: Facts) -> Iterator[Step]:
+    """Start with ComfyUI's own attention in place of torch's fast kernels."""
+    yield kept_against(facts, "attention-wrong")
+
+
+@fix("repeatable-kernels")
+def repeatable_kernels(facts: Facts) -> Iterator[Step]:
+    """Start with torch's deterministic kernels."""
+    yield kept_against(facts, "render-not-repeatable")
+
+
+@fix("wider-numbers")
+def wider_numbers(facts: Facts) -> Iterator[Step]:
+    """Start with the precision under which the runner's numbers were right."""
+    yield kept_against(facts, "numbers-wrong")
+
+
 @fix("spare-card-memory")
 def spare_card_memory(facts: Facts) -> Iterator[Step]:
     """Start with a gigabyte of the card's memory left free; where that was tried, in parts."""

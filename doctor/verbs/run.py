@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from doctor import handoff, options, report
+from doctor.diagnose import diagnose
 from doctor.facts import Facts, plain
 from doctor.finding import Diagnosis
 from doctor.manifest import world
@@ -16,6 +18,7 @@ from doctor.snapshot import write_whole
 from doctor.verbs.patient import Args, home, look, opened, tell
 from doctor.verbs.sharing import shared
 from doctor.verbs.treatment import cure
+from doctor.verdict import proof_of
 from doctor.words import say
 
 
@@ -66,14 +69,21 @@ def prove(
         raise
     screen.ticker.clear()
     files = [picture, out / "report.json"]
+    facts = replace(facts, proof=proof_of(result, time.strftime(ISO, time.gmtime())))
+    known, diagnosis = diagnosis, diagnose(facts)
     page = run_json(facts, diagnosis, fixed, result, files, screen.lang)
     write_whole(files[1], shared(page | {"facts": plain(facts)}, screen))
     proved(screen, result, files)
+    told = {finding.id for finding in known.findings}
+    for finding in diagnosis.findings:
+        if finding.id not in told:
+            screen.lines(report.one(finding, facts, screen.lang))
     screen.object(page)
     return 0 if result["verify"]["passed"] and result["render"]["finite"] else 1
 
 
 GB = 1_000_000_000
+ISO = "%Y-%m-%dT%H:%M:%SZ"
 SIZE, MINUTES = "64×64", 1  # of the golden input picture; measured: 0.7 min
 
 
