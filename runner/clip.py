@@ -53,6 +53,11 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
+class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """Nothing: weights are loaded. (torch's own draws numbers, and imports its compiler.)"""
+
+
 class Attention(nn.Module):
     """Every token looks at itself and at what stands before it."""
 
@@ -95,8 +100,8 @@ class Layer(nn.Module):
 class Embeddings(nn.Module):
     def __init__(self, shape: TextShape):
         super().__init__()
-        self.token_embedding = nn.Embedding(shape.words, shape.width)
-        self.position_embedding = nn.Embedding(shape.positions, shape.width)
+        self.token_embedding = Embedding(shape.words, shape.width)
+        self.position_embedding = Embedding(shape.positions, shape.width)
 
     def forward(self, rows: "Rows") -> Tensor:  # (B, L, D), float32
         return rows.read(self.token_embedding) + self.position_embedding.weight.float()

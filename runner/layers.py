@@ -35,8 +35,9 @@ def layers(network: nn.Module, run: Callable[[], object]) -> dict[str, Mark]:
     """The mark of every layer with weights while `run` ran, in the order of their work."""
     seen: dict[str, Mark] = {}
 
-    def look(layer: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_: nn.Module, __: object, out: Tensor) -> None:
+    def look(layer: str) -> Callable[[nn.Module, object, Tensor | tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, __: object, given: Tensor | tuple[Tensor, ...]) -> None:
+            out = given[0] if isinstance(given, tuple) else given
             seen[layer] = Mark(landmark(out), name(out.dtype), rounding(out))
 
         return hook

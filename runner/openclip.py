@@ -16,7 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.clip import LayerNorm, Linear, TextEncoder, TextShape, rows_of, walked, weighed
+from runner.clip import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    TextEncoder,
+    TextShape,
+    rows_of,
+    walked,
+    weighed,
+)
 from runner.embeddings import NOTHING, Shelf
 from runner.tokenizer import END, Chunk, chunks
 
@@ -84,7 +93,7 @@ class OpenModel(nn.Module):
 
     def __init__(self, shape: TextShape):
         super().__init__()
-        self.token_embedding = nn.Embedding(shape.words, shape.width)
+        self.token_embedding = Embedding(shape.words, shape.width)
         self.positional_embedding = nn.Parameter(torch.empty(shape.positions, shape.width))
         self.transformer = Transformer(shape)
         self.ln_final, self.width = LayerNorm(shape.width), shape.width
