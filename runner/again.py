@@ -7,8 +7,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from runner.gate import Subject
+from runner.recipe import Refused
 from runner.trace import Trace
 
 CODE = "import sys; sys.path.insert(0, {!r}); from runner.again import child; child()"
@@ -18,7 +20,8 @@ PATIENCE = 1800  # seconds; weights on a slow disk
 def fresh(subject: Subject) -> dict[str, str]:
     """name -> sha256 of every tensor of the short render, from a process of its own.
 
-    RuntimeError with the child's last words if it ends without an answer.
+    RuntimeError with the child's last words if it ends without an answer; Refused as the child
+    was, where there is no memory for a second copy of the weights.
     """
     from runner.devices import name, threads
 
@@ -40,6 +43,8 @@ def fresh(subject: Subject) -> dict[str, str]:
     except ValueError:
         last = (ended.stderr.strip().splitlines() or ["nothing"])[-1]
         raise RuntimeError(f"a fresh process ended with {ended.returncode}: {last}") from None
+    if "refused" in told:
+        raise Refused(told["refused"], f"a fresh process: {told['why']}")
     return told
 
 
@@ -55,13 +60,21 @@ def flags() -> list[str]:
 
 
 def child() -> None:
-    """Load, render, answer: the other end of fresh()."""
+    """The other end of fresh()."""
+    try:
+        told = rendered(json.load(sys.stdin))
+    except Refused as lacking:
+        told = {"refused": lacking.id, "why": str(lacking)}
+    print(json.dumps(told))  # noqa: T201 - its answer
+
+
+def rendered(errand: dict[str, Any]) -> dict[str, str]:
+    """Load and render what the parent asks for."""
     import torch
 
     from runner import checkpoint, devices, pipeline, synthetic
     from runner.rungs_network import short_run
 
-    errand = json.load(sys.stdin)
     devices.set_threads(errand["threads"])
     place = devices.Placement(
         torch.device(errand["device"]),
@@ -76,7 +89,7 @@ def child() -> None:
     )
     models = pipeline.load(weights, place, errand["threads"], lambda *_: None)
     with devices.exact(place):
-        print(json.dumps(hashes(short_run(Subject(models, weights)))))  # noqa: T201 - its answer
+        return hashes(short_run(Subject(models, weights)))
 
 
 def hashes(trace: Trace) -> dict[str, str]:

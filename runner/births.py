@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from runner.devices import name
-from runner.pipeline import Models
+from runner.pipeline import Models, Watch
 
 NEXT = {  # what was seen last -> the stage at work since
     "cond/negative": "encode",
@@ -113,8 +113,19 @@ def named(networks: Mapping[str, nn.Module], inside: list[str]) -> Iterator[None
         yield
 
 
-def birth(models: Models, run: Callable[[Callable[[str, Tensor], None]], object]) -> Birth | None:
-    """Where NaN or infinity is born while run(watch) renders; None if it is not."""
+Run = Callable[[Models, Watch], object]
+
+
+def birth(models: Models, run: Run) -> Birth | None:
+    """Where NaN or infinity is born while run(models, watch) renders; None if it is not.
+
+    By the plain network, whose layers have names; what only the engine bears is named by stage.
+    """
+    plain = replace(models, denoiser=replace(models.denoiser, engine=None))
+    return witnessed(plain, run) or witnessed(models, run)
+
+
+def witnessed(models: Models, run: Run) -> Birth | None:
     witness = Witness()
     networks: dict[str, nn.Module] = {
         "text: ": models.text,
@@ -122,5 +133,5 @@ def birth(models: Models, run: Callable[[Callable[[str, Tensor], None]], object]
         "VAE: ": models.vae,
     }
     with named(networks, witness.inside), witness:
-        run(witness.watch)
+        run(models, witness.watch)
     return witness.born

@@ -43,38 +43,29 @@ class Overheard(Denoiser):
 
     heard: list[Call] = field(default_factory=list)
 
-    @property
-    def itself(self) -> Denoiser:
-        return Denoiser(self.unet, self.table, self.dtype, self.predicts)
-
-    def alone(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
-        guess = self.itself.alone(x, sigma, prompt)
-        self.note(x, sigma, guess, None)
+    def guess(self, x: Tensor, sigma: Tensor, said: Prompt) -> Tensor:
+        guess = super().guess(x, sigma, said)
+        if len(guess) > len(x):  # both texts in one batch, the negative one first
+            unwanted, wanted = guess.chunk(2)
+            self.heard.append(self.call(x, sigma, wanted, unwanted[0].cpu()))
+            return guess
+        last = self.heard[-1] if self.heard else None
+        if last and last.unwanted is None and torch.equal(last.x, x[0].cpu()):
+            # texts of other lengths are asked for one by one, the negative one first
+            self.heard[-1] = self.call(x, sigma, guess, last.wanted)
+        else:
+            self.heard.append(self.call(x, sigma, guess, None))
         return guess
 
-    def both(
-        self, x: Tensor, sigma: Tensor, positive: Prompt, negative: Prompt
-    ) -> tuple[Tensor, Tensor]:
-        wanted, unwanted = self.itself.both(x, sigma, positive, negative)
-        self.note(x, sigma, wanted, unwanted)
-        return wanted, unwanted
-
-    def note(self, x: Tensor, sigma: Tensor, wanted: Tensor, unwanted: Tensor | None) -> None:
-        self.heard.append(
-            Call(
-                x[0].cpu(),
-                float(sigma),
-                int(self.table.timestep(sigma.view(1))),
-                wanted[0].cpu(),
-                None if unwanted is None else unwanted[0].cpu(),
-            )
-        )
+    def call(self, x: Tensor, sigma: Tensor, wanted: Tensor, unwanted: Tensor | None) -> Call:
+        timestep = int(self.table.timestep(sigma.view(1)))
+        return Call(x[0].cpu(), float(sigma), timestep, wanted[0].cpu(), unwanted)
 
 
 def overheard(models: Models) -> tuple[Models, list[Call]]:
     """The same models, and the list that fills while they render."""
-    denoiser = models.denoiser
-    ears = Overheard(denoiser.unet, denoiser.table, denoiser.dtype, denoiser.predicts)
+    own = models.denoiser
+    ears = Overheard(own.unet, own.table, own.dtype, own.predicts, own.engine)
     return replace(models, denoiser=ears), ears.heard
 
 

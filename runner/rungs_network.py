@@ -7,6 +7,7 @@ float32 as ComfyUI itself is in that precision (measured; data/golden.*.json, "s
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ def second_rungs(subject: Subject) -> Iterator[Rung]:
         yield Rung("encode", encode, "vae")
         yield Rung("decode", decode, "vae")
         yield Rung("denoiser", denoiser, "unet")
+    yield Rung("engine", engine, "unet")
     yield Rung("batch", batch, "unet")
     shown = once(subject)
     yield Rung("finite", lambda asked: finite(asked, shown(asked)))
@@ -201,8 +203,11 @@ def known(subject: Subject) -> Golden:
     return subject.golden
 
 
-def probe(subject: Subject, sigma: float) -> Tensor:
-    """The guided denoiser at cfg 5 on one latent (the golden one), at one σ; on the CPU."""
+def probe(subject: Subject, sigma: float, quick: bool = False) -> Tensor:
+    """The guided denoiser at cfg 5 on one latent (the golden one), at one σ; on the CPU.
+
+    By the plain network, or by its engine.
+    """
     models, level = subject.models, torch.tensor(sigma)
     device = models.placement.device
     if subject.golden:
@@ -211,7 +216,8 @@ def probe(subject: Subject, sigma: float) -> Tensor:
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
         texts = [prompt(models, *models.text.encode(words), x) for words in ("a dog", "a cat")]
     x = x * (level**2 + 1) ** 0.5
-    towards = guide(models.denoiser, texts[0], texts[1], 5.0)
+    ready = models.denoiser.quick(torch.stack([level, level * 0])) if quick else models.denoiser
+    towards = guide(ready, texts[0], texts[1], 5.0)
     with small_convolutions(device, x):
         return towards(x.to(device), level.to(device)).cpu()
 
@@ -251,6 +257,18 @@ def explained(subject: Subject, stage: str, figure: float, limit: float, where: 
     return held(figure, limit, "; ".join(filter(None, [where, part_at])))
 
 
+def engine(subject: Subject) -> Gate:
+    """The engine that renders gives the numbers of the plain network, which the gates hold."""
+    limit, worst, where = bound(subject, "denoiser 3.0", DENOISER), 0.0, ""
+    for sigma in PROBES:
+        figure = gap(probe(subject, sigma, quick=True), probe(subject, sigma))
+        if figure > worst:
+            worst, where = figure, f"most at σ = {sigma}"
+    if subject.models.placement.unet != torch.float32 and subject.golden is None:
+        return unjudged("16 bits round otherwise, and no golden numbers say how much")
+    return held(worst, limit, where if worst > limit else "")
+
+
 def batch(subject: Subject) -> Gate:
     """A latent gets the same guess alone and in a batch, at every place of it."""
     models = subject.models
@@ -259,8 +277,9 @@ def batch(subject: Subject) -> Gate:
     text = prompt(models, *models.text.encode("a dog with a hat"), one)
     level = torch.tensor(1.0, device=device)
     with small_convolutions(device, one):
-        together = models.denoiser.alone(one, level, text)
-        alone = torch.cat([models.denoiser.alone(x[None], level, text) for x in one])
+        guess = guide(models.denoiser, text, text, 1.0)
+        together = guess(one, level)
+        alone = torch.cat([guess(x[None], level) for x in one])
     limit = bound(subject, "denoiser 3.0", DENOISER)
     if models.placement.unet != torch.float32 and subject.golden is None:
         return unjudged("16 bits round a batch otherwise, and no golden numbers say how much")
@@ -289,7 +308,9 @@ def finite(subject: Subject, shown: Trace) -> Gate:
     bad = list(not_finite(shown.tensors.items()))
     if not bad:
         return held(0, 0)
-    born = birth(subject.models, lambda watch: short_run(subject, watch))
+    born = birth(
+        subject.models, lambda models, watch: short_run(replace(subject, models=models), watch)
+    )
     return held(len(bad), 0, f"the first: {bad[0]}; born in {born}" if born else f"first {bad[0]}")
 
 

@@ -92,8 +92,8 @@ def climbed(subject, *names):
     return {g.name: g for g in ladder.gates}, {s.gate: s.cured_by for s in ladder.suspects}
 
 
-NETWORK = ("weights", "precision", "text", "encode", "decode", "denoiser", "batch", "finite",
-           "picture", "determinism")  # fmt: skip
+NETWORK = ("weights", "precision", "text", "encode", "decode", "denoiser", "engine", "batch",
+           "finite", "picture", "determinism")  # fmt: skip
 WHOLE = ("run 0: euler normal", "picture 0: euler normal", "memory")
 
 
@@ -105,7 +105,7 @@ def test_a_healthy_model_passes_every_gate(subject):
 
 def test_without_golden_numbers_the_rest_is_judged_all_the_same(small):
     names = [rung.name for rung in rungs.second_rungs(fresh(small))]
-    assert names == ["weights", "precision", "batch", "finite", "picture", "determinism"]
+    assert names == ["weights", "precision", "engine", "batch", "finite", "picture", "determinism"]
     gates, _ = climbed(fresh(small), *names)
     assert {gate.verdict for gate in gates.values()} == {"passed"}, gates
 
