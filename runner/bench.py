@@ -4,9 +4,11 @@ What is timed is the sampler's step on a loaded model: two texts, one latent, ne
 run, so that nothing computed once can be used twice.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -151,3 +153,14 @@ def compare(ours: Mapping[str, object], theirs: Mapping[str, object]) -> float:
         return float(theirs["median"]) / float(ours["median"])  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise Refused("bench-not-comparable", "The other result has no usable median.") from None
+
+
+def earlier(path: Path) -> dict[str, object]:
+    """A result in a file. Refused: bench-not-comparable."""
+    try:
+        result = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused("bench-not-comparable", f"{path} cannot be read: {error}.") from None
+    if not isinstance(result, dict):
+        raise Refused("bench-not-comparable", f"{path} is not a result of bench.")
+    return result

@@ -375,7 +375,7 @@ def subjects(options: argparse.Namespace) -> dict[str, "Checkpoint"]:
 def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     from runner import bench, checkpoint, synthetic
 
-    earlier = earlier_result(options.compare) if options.compare else None
+    earlier = bench.earlier(options.compare) if options.compare else None
     placement = placed(options)
     names = ("size", "batch", "steps", "runs", "warmup")
     chosen = {name: getattr(options, name) for name in names}
@@ -389,16 +389,6 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     if earlier is not None:
         answer["times_as_fast"] = bench.compare(answer, earlier)
     return 0, answer, list(bench_lines(answer, lang))
-
-
-def earlier_result(path: Path) -> Json:
-    try:
-        earlier = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise Refused("bench-not-comparable", f"{path} cannot be read: {error}.") from None
-    if not isinstance(earlier, dict):
-        raise Refused("bench-not-comparable", f"{path} is not a result of bench.")
-    return earlier
 
 
 def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
