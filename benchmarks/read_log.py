@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from doctor import symptoms
+from doctor import signatures, symptoms
 
 HEALTHY = """got prompt
   0%|          | 0/20 [00:00<?, ?it/s]\r 50%|#####     | 10/20 [00:02<00:02,  4.15it/s]\r
@@ -38,7 +38,7 @@ def logs(megabytes: int):
 
 def main() -> None:
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    book = symptoms.book()
+    book = signatures.book()
     for name, text in logs(megabytes):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "log")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 
-from doctor import hints, symptoms
+from doctor import hints, signatures, symptoms
 from doctor.finding import Severity
 from doctor.listen import names
 from doctor.manifest import FlagCure, Row, World, read, rows
@@ -46,10 +46,10 @@ class Chosen:
 
 def judged(output: bytes, code: int | None, world: World) -> Judgement:
     """What this output says, a signal that ended it in the words that a shell would print."""
-    signatures = symptoms.book()
-    seen = symptoms.scan(BytesIO(output + f"\n{ending(code)}\n".encode()), signatures)
+    book = signatures.book()
+    seen = symptoms.scan(BytesIO(output + f"\n{ending(code)}\n".encode()), book)
     here = hints.of_log(seen.hints, symptoms.modules(seen), world)
-    return symptoms.judge(seen, signatures, here)
+    return symptoms.judge(seen, book, here)
 
 
 SHELL = {

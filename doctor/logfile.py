@@ -32,6 +32,8 @@ AROUND = re.compile(  # one thing that stands before a message; taken off again 
     r"|[\w.-]{1,60} {1,20}\| (?=\S|\s)"  # docker compose: comfyui-1  |
     r"|#\d{1,4} \d{1,6}\.\d{1,4}(?=\s)"  # docker build: #12 34.56
     r"|(?:stdout|stderr) [FP](?=\s)"  # containerd
+    r"|(?:- )?[\w.]{1,40} - (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) -"  # after the stamp of a logger
+    r"|> (?!>)"  # quoted in a letter or a thread
     r"|\[ComfyUI(?:-\d{1,4})?(?:/STD(?:OUT|ERR))?\]:?"
     r"|\[(?:error|info|warn|warning|debug|stderr|stdout|E|I|W|!)\]"
     r"|(?:stderr|stdout)\s?[:|]"
@@ -152,7 +154,7 @@ def bare(text: str) -> str:
     text = text.lstrip("\ufeff")
     if len(text) > HEAD + TAIL:
         text = f"{text[:HEAD]} … {text[-TAIL:]}"
-    for _ in range(4):
+    for _ in range(6):
         around = AROUND.match(text)
         if not around:
             break

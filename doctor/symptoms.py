@@ -1,122 +1,21 @@
-"""Symptoms: the text of a log as findings, by the signatures in manifests/symptoms.
-
-A signature says what a fault prints, whose code must stand last in the traceback, what else the
-log must and must not show, and what excludes it. It knows nothing of how the log was written.
-"""
+"""Symptoms: the text of a log as findings, by the signatures in manifests/symptoms."""
 
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
 from typing import BinaryIO
 
 from doctor import logfile, traceback
 from doctor.finding import Finding, Severity
 from doctor.logfile import Line
-from doctor.manifest import Row, read, rows
+from doctor.signatures import Book, Hint, Signature
 from doctor.traceback import Trace
-from manifests import FOLDER
 
 MOST = 200  # matches of one signature that are kept; a log repeats itself
 TRIES = 50_000  # lines one pattern is tried on, so that a hostile log costs bounded time
 NEAR = 400  # lines within which one signature may exclude another
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signature(Row):
-    """What one fault prints. Any of the patterns will do; all of the conditions must hold."""
-
-    id: str
-    patterns: tuple[str, ...]
-    examples: tuple[str, ...] = ()  # error strings as programs print them; each must be judged id
-    last: tuple[str, ...] = ()  # whose frame must be the last of an application
-    through: str = ""  # a regular expression that some "path#function" of it must match
-    never: str = ""  # one that no "path#function" of it may match
-    first: str = ""  # one that its first "path#function" must match
-    when: tuple[str, ...] = ()  # hints of which one must be there
-    also: tuple[str, ...] = ()  # hints of which one must be there, besides
-    unless: tuple[str, ...] = ()  # hints of which none may be there
-    yields_to: tuple[str, ...] = ()  # ids that explain the same lines better
-    severity: str = ""  # where this form is milder than the id
-    confidence: float = 0.9
-    decide: tuple[str, ...] = ()  # facts that would decide, where they are not known
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hint(Row):
-    """What a line says about the machine or the situation, without being a fault."""
-
-    name: str
-    patterns: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aside(Row):
-    """What a line says that itself says that it does not matter: no signature is tried on it."""
-
-    patterns: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Row):
-    """What a fault keeps from working; the stages, and the ids in them, in order of cause."""
-
-    name: str
-    severity: str
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Book:
-    """manifests/symptoms, read once."""
-
-    signatures: tuple[Signature, ...]
-    hints: tuple[Hint, ...]
-    stages: tuple[Stage, ...]
-    asides: tuple[Aside, ...] = ()
-
-    @cached_property
-    def rank(self) -> Mapping[str, int]:
-        ids = (id for stage in self.stages for id in stage.ids)
-        return {id: place for place, id in enumerate(ids)}
-
-    @cached_property
-    def severity(self) -> Mapping[str, Severity]:
-        return {id: Severity[s.severity.upper()] for s in self.stages for id in s.ids}
-
-    @cached_property
-    def aside(self) -> re.Pattern[str]:
-        patterns = (f"(?:{pattern})" for one in self.asides for pattern in one.patterns)
-        return re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)
-
-    @cached_property
-    def searches(self) -> Mapping[str, Sequence[tuple[re.Pattern[str], str]]]:
-        """literal -> (pattern, signature number or hint) to try on lines that hold it."""
-        found: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-        owners = [(f"s{n}", one.patterns) for n, one in enumerate(self.signatures)]
-        owners += [(f"h{n}", one.patterns) for n, one in enumerate(self.hints)]
-        for owner, patterns in owners:
-            for pattern in patterns:
-                made = re.compile(pattern, re.IGNORECASE)
-                found.setdefault(logfile.literal(pattern), []).append((made, owner))
-        return found
-
-
-@cache
-def book() -> Book:
-    files = [read(path) for path in sorted((FOLDER / "symptoms").glob("*.toml"))]
-
-    def table(name: str, kind: type[Row]) -> tuple[Row, ...]:
-        return tuple(row for file in files if name in file for row in rows(file, name, kind))
-
-    made: dict[str, tuple[Row, ...]] = {
-        "signatures": table("signatures", Signature),
-        "hints": table("hints", Hint),
-        "stages": table("stages", Stage),
-        "asides": table("asides", Aside),
-    }
-    return Book(**made)  # type: ignore[arg-type]
+BESIDE = 80  # lines within which a hint about the situation counts
 
 
 @dataclass
@@ -135,6 +34,7 @@ class Reading:
     matches: dict[int, list[Match]] = field(default_factory=dict)  # number of signature ->
     counts: dict[int, int] = field(default_factory=dict)
     hints: dict[str, list[str]] = field(default_factory=dict)  # name -> what it caught, distinct
+    beside: dict[str, list[int]] = field(default_factory=dict)  # name -> where, in order, sparsely
     strange: list[tuple[Line, Trace | None]] = field(default_factory=list)  # errors of any kind
     traces: list[Trace] = field(default_factory=list)  # the last one is still open
     lines: int = 0
@@ -206,17 +106,23 @@ def attempt(
         if found is None:
             continue
         if owner[0] == "h":
-            hint = signatures.hints[int(owner[1:])].name
-            caught = seen.hints.setdefault(hint, [])
-            text = next((group for group in found.groups() if group), "")
-            if len(caught) < MOST and text not in caught:
-                caught.append(text)
+            take(seen, line, signatures.hints[int(owner[1:])], found)
             continue
         many = seen.matches.setdefault(int(owner[1:]), [])
         seen.counts[int(owner[1:])] = seen.counts.get(int(owner[1:]), 0) + 1
         if len(many) < MOST and (not many or many[-1].line.number != line.number):
             captures = {k: v for k, v in found.groupdict().items() if v}
             many.append(Match(line, captures, seen.trace_at(line.number)))
+
+
+def take(seen: Reading, line: Line, hint: Hint, found: re.Match[str]) -> None:
+    caught = seen.hints.setdefault(hint.name, [])
+    text = next((group for group in found.groups() if group), "")
+    if len(caught) < MOST and text not in caught:
+        caught.append(text)
+    lines = seen.beside.setdefault(hint.name, []) if hint.beside else [line.number]
+    if not lines or line.number - lines[-1] > BESIDE // 4:
+        lines.append(line.number)
 
 
 def modules(seen: Reading) -> list[str]:
@@ -260,9 +166,16 @@ def judge(seen: Reading, signatures: Book, hints: Mapping[str, str]) -> Judgemen
                 times = seen.counts[index] if match is held[0] else 0
                 said.setdefault(signature.id, []).append((signature, match, times))
     symptoms = [told(id, many, signatures, hints) for id, many in said.items()]
-    symptoms.sort(key=lambda s: (-s.finding.severity, signatures.rank[s.finding.id], s.line))
+    symptoms.sort(key=lambda symptom: order(symptom, signatures))
     known = [match for _, held in spoken.values() for match in held]
     return Judgement(tuple(symptoms), tuple(unknown(seen, known)), hints, seen.lines)
+
+
+def order(symptom: Symptom, signatures: Book) -> tuple[int, bool, int, int]:
+    """Worst first; a warning that is mostly an error after those that never are; by cause."""
+    id, severity = symptom.finding.id, symptom.finding.severity
+    milder = Severity.INFO < severity < signatures.severity[id]
+    return -severity, milder, signatures.rank[id], symptom.line
 
 
 def speaking(
@@ -270,9 +183,15 @@ def speaking(
 ) -> Iterator[tuple[int, tuple[Sequence[int], Sequence[Match]]]]:
     """Each signature whose conditions hold somewhere: its number, and the lines, in order."""
     for index, many in seen.matches.items():
-        held = [match for match in many if holds(signatures.signatures[index], match, hints)]
+        held = [m for m in many if holds(signatures.signatures[index], m, here(seen, m, hints))]
         if held:
             yield index, ([match.line.number for match in held], held)
+
+
+def here(seen: Reading, match: Match, hints: Collection[str]) -> Collection[str]:
+    """The hints that count on a line: of those about a situation, what stands near."""
+    line = match.line.number
+    return {n for n in hints if n not in seen.beside or near(line, seen.beside[n], BESIDE)}
 
 
 def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
@@ -312,9 +231,9 @@ def outdone(
 
 
 def yields(signature: Signature, other: Signature, signatures: Book) -> bool:
-    """Does it leave the line to the other? "*": to any that is no noise."""
-    anyone = "*" in signature.yields_to and severity(other, signatures) > Severity.INFO
-    return anyone or other.id in signature.yields_to
+    """Does it leave the line to the other? "*": to anybody. Noise explains nothing."""
+    named = "*" in signature.yields_to or other.id in signature.yields_to
+    return named and severity(other, signatures) > Severity.INFO
 
 
 def severity(signature: Signature, signatures: Book) -> Severity:
@@ -322,9 +241,9 @@ def severity(signature: Signature, signatures: Book) -> Severity:
     return Severity[mild.upper()] if mild else signatures.severity[signature.id]
 
 
-def near(line: int, lines: Sequence[int]) -> bool:
-    at = bisect_left(lines, line - NEAR)
-    return at < len(lines) and lines[at] <= line + NEAR
+def near(line: int, lines: Sequence[int], most: int = NEAR) -> bool:
+    at = bisect_left(lines, line - most)
+    return at < len(lines) and lines[at] <= line + most
 
 
 def told(

@@ -15,7 +15,9 @@ from functools import cache
 
 from doctor import hints, symptoms
 from doctor.manifest import world
-from doctor.symptoms import Book, Judgement, Reading
+from doctor.signatures import Book
+from doctor.signatures import book as book_of_signatures
+from doctor.symptoms import Judgement, Reading
 from tests.logs import Log, sick
 
 Missed = Iterator[tuple[str, list[str]]]  # what was taken out, and the tests that then fail
@@ -23,7 +25,7 @@ Missed = Iterator[tuple[str, list[str]]]  # what was taken out, and the tests th
 
 def signatures() -> Missed:
     """A log whose first finding is another one without a signature is a test of it."""
-    book = symptoms.book()
+    book = book_of_signatures()
     logs = [(log, seen(log)) for log in sick() if first(judged(seen(log), book)) == owed(log, book)]
     for number, signature in enumerate(book.signatures):
         less = without(book, number)
@@ -40,7 +42,7 @@ def signatures() -> Missed:
 
 @cache
 def seen(log: Log) -> Reading:
-    return symptoms.scan(io.BytesIO(log.text), symptoms.book())
+    return symptoms.scan(io.BytesIO(log.text), book_of_signatures())
 
 
 def judged(reading: Reading, book: Book) -> Judgement:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from doctor import hints, report, symptoms
+from doctor import hints, report, signatures, symptoms
 from doctor.facts import Facts
 from doctor.finding import Severity
 from doctor.logfile import Line
@@ -29,13 +29,13 @@ def log(args: Args, screen: Screen) -> int:
 
 
 def judged(stream: BinaryIO, args: Args, screen: Screen) -> Judgement:
-    signatures = symptoms.book()
-    seen = symptoms.scan(stream, signatures)
+    book = signatures.book()
+    seen = symptoms.scan(stream, book)
     here = hints.of_log(seen.hints, symptoms.modules(seen), world())
     facts = patient(args, screen)
     if facts is not None:
         here = hints.together(here, hints.of_facts(facts), world())
-    return symptoms.judge(seen, signatures, here)
+    return symptoms.judge(seen, book, here)
 
 
 def patient(args: Args, screen: Screen) -> Facts | None:

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from doctor.symptoms import book
+from doctor.signatures import book
 from doctor.words import LAYOUTS, pages
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from doctor import hints, symptoms
+from doctor import hints, signatures, symptoms
 from doctor.facts import Facts, Gpu, Host, Torch
 from doctor.finding import Severity
 from doctor.manifest import world
@@ -17,7 +17,7 @@ from doctor.words import LANGUAGES, pages, told
 from manifests import FOLDER
 from tests import logs, mutations
 
-BOOK = symptoms.book()
+BOOK = signatures.book()
 SHARED = Path(__file__).parents[3] / "shared" / "cases"
 EXAMPLES = [
     pytest.param(number, text, id=f"{signature.id}-{number}-{place}")
@@ -106,6 +106,34 @@ PRINTED = {  # around the same message: what loggers, containers and terminals a
 )
 def test_what_stands_around_a_message_does_not_matter(form, line, id):
     assert ids("got prompt\n" + form.format(line) + "\n")[0] == id
+
+
+FORMS = {  # what programs and people put around every line, or around a whole log
+    "windows": lambda lines: [line + "\r" for line in lines],
+    "journald": lambda lines: [f"Mar 02 20:11:05 host comfyui[812]: {line}" for line in lines],
+    "logger": lambda lines: [f"2026-03-02 20:11:05,120 - root - ERROR - {line}" for line in lines],
+    "kubernetes": lambda lines: [f"2026-03-02T20:11:05.120Z stderr F {line}" for line in lines],
+    "quoted": lambda lines: [f"> {line}" for line in lines],
+    "indented": lambda lines: [f"    {line}" for line in lines],
+    "a bar": lambda lines: [f"  5%|▌    | 1/20 [00:01<00:20]\r{line}" for line in lines],
+    "between renders": lambda lines: [
+        "got prompt",
+        "VAE load device: cuda:0",
+        *lines,
+        "got prompt",
+    ],
+    "twice": lambda lines: [*lines, *lines],
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_sick_log_says_the_same_in_any_form(form):
+    """Each form takes its share of the logs: all forms together take every log once."""
+    share = list(logs.sick())[list(FORMS.values()).index(form) :: len(FORMS)]
+    assert len(share) > 30
+    for log in share:
+        lines = log.text.decode().splitlines()
+        assert mutations.first(judged("\n".join(form(lines)))) == mutations.owed(log, BOOK), log
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "gbk"])
