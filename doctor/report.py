@@ -10,7 +10,7 @@ from doctor.diagnose import verdict
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
 from doctor.receipts import Receipt
-from doctor.words import Page, say, told
+from doctor.words import Page, phrase, say, told
 
 if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
     from doctor.plan import Plan
@@ -102,7 +102,7 @@ def findings(diagnosis: Diagnosis, facts: Facts, lang: str) -> Iterator[str]:
 def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
     page = told(finding, lang)
     yield f"{MARKS[finding.severity]} {page.title}  [{finding.id}]"
-    yield from (f"    {say('because', lang)}  {fact}" for fact in finding.because)
+    yield from (f"    {say('because', lang)}  {phrase(fact, lang)}" for fact in finding.because)
     yield f"    {say('do', lang)}  {page.advice}"
     yield from (f"        {command}" for command in finding.commands)
     by_itself = advise.doctor(facts, "fix", finding.id)
@@ -131,7 +131,7 @@ def unjudged(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
             reasons.setdefault(missing.why, []).append(missing.id)
     for why, ids in reasons.items():
         named = ", ".join(ids) if len(ids) <= NAMED else say("checks", lang, count=len(ids))
-        yield "? " + say("not-judged", lang, ids=named, why=why)
+        yield "? " + say("not-judged", lang, ids=named, why=phrase(why, lang))
 
 
 def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
@@ -167,7 +167,7 @@ def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
             if left_out := getattr(step, "left_out", ()):
                 yield say("left-out", lang, names=", ".join(left_out))
     for fix, why in plan.refused.items():
-        yield "! " + say("refused", lang, fix=fix, why=why)
+        yield "! " + say("refused", lang, fix=fix, why=phrase(why, lang))
     if not plan.treatments and not plan.refused:
         yield say("plan-empty", lang)
 
@@ -269,7 +269,7 @@ def finding_json(finding: Finding, lang: str) -> dict[str, Any]:
         "id": finding.id,
         "severity": finding.severity.word,
         "title": page.title,
-        "because": list(finding.because),
+        "because": [phrase(fact, lang) for fact in finding.because],
         "advice": page.advice,
         "commands": list(finding.commands),
         "fix": finding.fix or None,

@@ -6,6 +6,7 @@ no other place with words for people, and none with one language only.
 
 import locale
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -99,9 +100,32 @@ def sentence(error: BaseException, lang: str) -> str:
     """What an exception says, in a language; English where it knows no other."""
     key, values = error.words if isinstance(error, Refusal) else ("", {})
     if not key:
-        return str(error)
+        return phrase(str(error), lang)
     told = {n: sentence(v, lang) if isinstance(v, Exception) else v for n, v in values.items()}
     return say(key, lang, **told)
+
+
+@cache
+def phrases(lang: str) -> Sequence[tuple[re.Pattern[str], str]]:
+    """English sentences with their blanks, and what they are in a language; the longest first."""
+    table = read(FOLDER / "phrases.toml")["phrases"]
+    both = sorted(((row["en"], row[lang]) for row in table), key=lambda one: -len(one[0]))
+    return [(re.compile(blanks(english), re.DOTALL), other) for english, other in both]
+
+
+def blanks(english: str) -> str:
+    return "(.+?)".join(map(re.escape, english.split("{}")))
+
+
+def phrase(text: str, lang: str) -> str:
+    """What a check or a refusal wrote in English, in a language; as it is where none is known."""
+    if lang == "en":
+        return text
+    for pattern, other in phrases(lang):
+        found = pattern.fullmatch(text)
+        if found:
+            return other.format(*(phrase(part, lang) for part in found.groups()))
+    return text
 
 
 def language() -> str:

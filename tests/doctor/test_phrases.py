@@ -1,0 +1,53 @@
+"""What checks, fixes and refusals write in English is known in the other languages."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from doctor.manifest import read
+from doctor.words import phrase
+from manifests import FOLDER
+
+DOCTOR = Path(__file__).parents[2] / "doctor"
+SAID = {"CannotFix", "BadUsage", "Unknown"}  # what takes a sentence for a person
+SENTENCE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
+
+
+def written(node):
+    """The text of a literal, with {} for what is filled in; else nothing."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+    return ""
+
+
+def sentences():
+    for path in DOCTOR.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", "")
+            said = node.args[:1] if name in SAID else []
+            facts = [word.value for word in node.keywords if word.arg == "because"]
+            inner = [i for fact in facts for i in ast.walk(fact) if isinstance(i, ast.JoinedStr)]
+            yield from filter(SENTENCE.search, map(written, (*said, *inner)))
+
+
+@pytest.mark.parametrize("english", sorted(set(sentences())))
+def test_every_sentence_is_known_in_chinese(english):
+    assert phrase(english.replace("{}", "x"), "zh") != english.replace("{}", "x"), english
+
+
+def test_blanks_keep_what_fills_them():
+    for row in read(FOLDER / "phrases.toml")["phrases"]:
+        fillings = [f"<{n}>" for n in range(row["en"].count("{}"))]
+        told = phrase(row["en"].format(*fillings), "zh")
+        assert all(filling in told for filling in fillings), row
+
+
+def test_what_no_phrase_knows_stays_as_it_is():
+    assert phrase("RuntimeError: {} of it", "zh") == "RuntimeError: {} of it"
+    assert phrase("numpy is not in {here}", "en") == "numpy is not in {here}"
