@@ -84,6 +84,17 @@ class Companion(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accelerator(Row):
+    """A release of something that is compiled for one torch."""
+
+    package: str
+    version: str  # a specifier: "==0.0.34"
+    torch: str  # a specifier: "==2.10.0"
+    linux: bool = True
+    windows: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Backend(Row):
     """A build of torch that is no CUDA, and the cards it serves."""
 
@@ -298,6 +309,7 @@ class World:
     releases: tuple[Release, ...] = ()
     arches: tuple[Arch, ...] = ()
     companions: tuple[Companion, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
     backends: tuple[Backend, ...] = ()
     pins: tuple[Pin, ...] = ()
     driver_floors: tuple[DriverFloor, ...] = ()
@@ -337,6 +349,7 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "releases": ("torch", "releases", Release),
     "arches": ("torch", "arches", Arch),
     "companions": ("torch", "companions", Companion),
+    "accelerators": ("torch", "accelerators", Accelerator),
     "backends": ("torch", "backends", Backend),
     "pins": ("torch", "pins", Pin),
     "driver_floors": ("cuda", "floors", DriverFloor),

@@ -12,6 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from doctor import advise
+from doctor.accelerators import triton
 from doctor.check import check
 from doctor.checks.causes import blamed, torch_fails, versions
 from doctor.checks.comfyui import TORCH_FAMILY, missing, outside, surroundings, wanted
@@ -144,11 +145,13 @@ def triton_missing(facts: Facts) -> Iterator[Finding]:
     wants = [n for n in ("sageattention", "sageattn3") if n in facts.packages]
     there = [n for n in facts.packages if n.startswith(("triton", "pytorch-triton"))]
     if wants and not there:
-        windows = facts.host.os == "windows"
+        fitting = triton(facts)  # where none is built for this torch, what wants it can go
+        ways = ("install", fitting) if fitting else ("uninstall", *wants)
         yield Finding(
             Severity.WARNING,
             because=(f"{wants[0]} {facts.packages[wants[0]].version}", "triton ∉ packages"),
-            commands=(advise.pip(facts, "install", "triton-windows" if windows else "triton"),),
+            commands=(advise.pip(facts, *ways),),
+            fix="match-triton",
         )
 
 

@@ -265,4 +265,5 @@ def xformers_mismatch(facts: Facts) -> Iterator[Finding]:
             ),
             values={"xformers": package.version, "torch": version_and_build(facts)},
             commands=(advise.pip(facts, "uninstall", "xformers"),),
+            fix="match-xformers",
         )

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from doctor.accelerators import built_for_this, triton
 from doctor.checks.torch import COMPANIONS, misfits
 from doctor.choice import Family, NoChoice, choose, installed
 from doctor.facts import Facts
@@ -50,6 +53,40 @@ def match_companions(facts: Facts) -> Iterator[Step]:
         wishes=tuple(pin for pin in family.pins if pin.partition("==")[0] in wrong),
         holds=holds(facts, *wrong),
         indexes=indexes(facts, family),
+        build=family.build,
+    )
+
+
+@fix("match-xformers")
+def match_xformers(facts: Facts) -> Iterator[Step]:
+    """Install the xformers that was built for exactly this torch, which stays, from the index of
+    its build; where there is none, take xformers out: ComfyUI works without it."""
+    fitting = built_for_this(facts, "xformers")
+    yield from beside_torch(facts, fitting, ("xformers",))
+
+
+@fix("match-triton")
+def match_triton(facts: Facts) -> Iterator[Step]:
+    """Install the triton that this torch asks for; where there is none, take out what wants it."""
+    yield from beside_torch(facts, triton(facts), ("sageattention", "sageattn3"))
+
+
+def beside_torch(facts: Facts, fitting: str, droppable: tuple[str, ...]) -> Iterator[Step]:
+    family = installed(facts)
+    if facts.target.python is None:
+        raise CannotFix("there is no interpreter to change")
+    there = tuple(name for name in droppable if name in facts.packages)
+    if not fitting or family is None:
+        yield Packages(facts.target.python, removes=there)
+        return
+    usual = any((r.torch, r.default) == (family.torch, family.build) for r in facts.world.releases)
+    named = indexes(facts, family)
+    yield Packages(
+        facts.target.python,
+        wants=(fitting,),
+        holds=holds(facts, Requirement(fitting).name),
+        anew=True,  # alone, without what it asks of torch; and anew where only its build is wrong
+        indexes=named if usual or family.index == "" else named[:-1],  # "" is for the usual build
         build=family.build,
     )
 

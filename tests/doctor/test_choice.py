@@ -1,5 +1,6 @@
 import pytest
 
+from doctor.accelerators import built_for_this, triton
 from doctor.choice import (
     NoChoice,
     capability,
@@ -13,7 +14,7 @@ from doctor.choice import (
     runs,
     supported,
 )
-from doctor.facts import ComfyUI, Facts, Gpu, Host, NotKnown, Python, Torch
+from doctor.facts import ComfyUI, Facts, Gpu, Host, NotKnown, Package, Python, Torch
 from doctor.manifest import world
 
 WORLD = world()
@@ -21,7 +22,7 @@ WINDOWS = {"os": "windows", "machine": "amd64", "libc": "", "name": "Windows-11"
 ARM = {"machine": "aarch64"}
 
 
-def facts(*gpus, python="3.12.7", bits=64, comfyui=None, torch=None, **host):
+def facts(*gpus, python="3.12.7", bits=64, comfyui=None, torch=None, packages=None, **host):
     host = {
         "os": "linux",
         "machine": "x86_64",
@@ -35,6 +36,7 @@ def facts(*gpus, python="3.12.7", bits=64, comfyui=None, torch=None, **host):
         gpus=gpus,
         comfyui=comfyui,
         torch=torch,
+        packages=packages or {},
         world=WORLD,
     )
 
@@ -324,3 +326,31 @@ def test_the_list_of_a_neighbour_is_named_as_such():
     assert compiled_for(facts(), "2.7.1+cu118", "cu118").assumed
     assert not compiled_for(facts(), "2.6.0+cu118", "cu118").assumed
     assert compiled_for(facts(**ARM), "2.7.1", "cu118") is None
+
+
+@pytest.mark.parametrize(
+    ("torch", "machine", "xformers"),
+    [
+        ("2.10.0+cu128", {}, "xformers==0.0.35"),
+        ("2.9.0+cu128", {}, "xformers==0.0.33.post1"),
+        ("2.5.1+cu124", {}, "xformers==0.0.29.post1"),
+        ("2.5.1+cu124", WINDOWS, ""),  # no wheel for Windows in those months
+        ("2.6.0+cu124", WINDOWS, "xformers==0.0.29.post3"),
+        ("2.9.0+cpu", {}, ""),
+        ("2.9.0+rocm6.4", {}, ""),
+        ("1.12.1+cu116", {}, ""),
+        ("2.9.0+cu128", {"os": "macos"}, ""),
+    ],
+)
+def test_an_accelerator_is_named_only_where_it_was_built_for_this_torch(torch, machine, xformers):
+    own = Torch(torch, torch.partition("+")[2])
+    assert built_for_this(facts(torch=own, **machine), "xformers") == xformers
+
+
+def test_triton_is_the_one_that_torch_asks_for():
+    wish = 'triton==3.5.0; platform_system == "Linux"'
+    packages = {"torch": Package("2.9.0+cu128", requires=("filelock", wish))}
+    here = {"torch": Torch("2.9.0+cu128", "cu128"), "packages": packages}
+    assert triton(facts(**here)) == "triton==3.5.0"
+    assert triton(facts(**here, **WINDOWS)) == "triton-windows>=3.5,<3.6"
+    assert triton(facts(torch=Torch("2.9.0+cpu", "cpu"), packages={}, **WINDOWS)) == ""
