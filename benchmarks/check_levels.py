@@ -7,13 +7,13 @@ round by round. PATIENT is the interpreter that is judged; it needs torch and nu
 """
 
 import argparse
-import json
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
+
+from record import record
 
 PROMISE = {"check level 1": 1.0, "check level 2": 15.0}  # seconds
 
@@ -70,16 +70,11 @@ def main() -> None:
     print(f"{'':<20}    min median    max     of the bare import")
     print("\n".join(lines(found)))
     if asked.out:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-        whole = {
-            "command": f"python benchmarks/check_levels.py --rounds {asked.rounds}",
-            "date": time.strftime("%Y-%m-%d"),
-            "commit": commit.stdout.strip(),
-            "machine": {"system": platform.platform(), "python": platform.python_version()},
-            "seconds": found,
-        }
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        record(
+            asked.out,
+            f"python benchmarks/check_levels.py --rounds {asked.rounds}",
+            {"seconds": found},
+        )
 
 
 if __name__ == "__main__":

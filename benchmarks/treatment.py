@@ -8,15 +8,13 @@ distributions or more; nothing in it is changed. Beside them, the peers on the s
 """
 
 import argparse
-import json
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+from record import record
 
 from doctor import installer, locate, snapshot, sync, uv
 from doctor.examine import examine
@@ -93,16 +91,9 @@ def main() -> None:
     for name, runs in found.items():
         print(f"{name:<34} {min(runs):5.2f}  {median(runs):5.2f}  {max(runs):5.2f} s")
     if asked.out:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-        whole = {
-            "command": f"python benchmarks/treatment.py --rounds {asked.rounds}",
-            "date": time.strftime("%Y-%m-%d"),
-            "commit": commit.stdout.strip(),
-            "machine": {"system": platform.platform(), "python": sys.version.split()[0]},
-            "seconds": found,
-        }
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        record(
+            asked.out, f"python benchmarks/treatment.py --rounds {asked.rounds}", {"seconds": found}
+        )
 
 
 if __name__ == "__main__":
