@@ -124,6 +124,8 @@ def comfyui(file: Path, folder: Path) -> Turn:
     sys.path.insert(0, str(folder))
     cuda = torch.cuda.is_available()
     sys.argv = ["main.py"] if cuda else ["main.py", "--cpu"]
+    import transformers  # noqa: F401 - it asks what is installed before anything stands in
+
     for name in ("torchvision", "torchaudio"):
         if importlib.util.find_spec(name) is None:
             stand_in(name)
