@@ -43,15 +43,13 @@ def ours(file: Path, levers: str) -> Turn:
 
     from runner import checkpoint, devices, pipeline
     from runner.guidance import guide
-    from runner.levers import Levers
     from runner.noise import Dice, first_noise
     from runner.samplers import SAMPLERS
     from runner.schedules import walk
 
     placement = devices.choose(dtype=None)
     models = pipeline.load(checkpoint.read(file), placement, torch.get_num_threads(), quiet)
-    pulled = Levers.here(placement.device).without(levers.split(",") if levers else ())
-    denoiser = models.denoiser.with_levers(pulled)
+    denoiser = models.denoiser.without(levers.split(",") if levers else ())
 
     @torch.inference_mode()
     def turn(size: int, steps: int, seed: int) -> tuple[list[float], Any]:

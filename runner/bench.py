@@ -7,7 +7,7 @@ run, so that nothing computed once can be used twice.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +37,7 @@ class Settings:
     sampler_name: str = "euler"
     scheduler: str = "normal"
     cfg: float = 7.0
+    levers: str = ""  # what made the denoiser fast, by name
 
     def checked(self) -> "Settings":
         for field, low, high in (
@@ -115,6 +116,7 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
             taken = list(timed(steps, lambda: settle(device)))
             seconds += taken if run >= settings.warmup else []
             progress("bench", run + 1, total)
+    settings = replace(settings, levers=" ".join(models.denoiser.levers))
     return Bench(machine(device), settings, Timing(tuple(seconds)))
 
 

@@ -174,7 +174,7 @@ def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     if not options.image:
         raise Refused("no-image", "No picture was given: --image FILE.")
     checkpoint, placement = chosen(options), placed(options)
-    models, seconds = loaded(checkpoint, placement, tell)
+    models, seconds = loaded(checkpoint, placement, tell, options.without)
     answer = rendered(models, recipe, options, tell, {"weights": seconds})
     return 0 if answer["finite"] else 1, answer, list(render_lines(answer, lang))
 
@@ -223,14 +223,16 @@ def placed(options: argparse.Namespace) -> "Placement":
 
 
 def loaded(
-    checkpoint: "Checkpoint", placement: "Placement", tell: Progress
+    checkpoint: "Checkpoint", placement: "Placement", tell: Progress, without: Sequence[str] = ()
 ) -> tuple["Models", float]:
-    """The models and the seconds it took to have them."""
+    """The models and the seconds it took to have them; `without` names levers left alone."""
     from runner.devices import threads
     from runner.pipeline import load
 
     start = time.perf_counter()
     models = load(checkpoint, placement, threads(), tell)
+    if without:
+        models = replace(models, denoiser=models.denoiser.without(without))
     return models, time.perf_counter() - start
 
 
@@ -347,7 +349,7 @@ def verified(options: argparse.Namespace, tell: Progress) -> tuple["Models | Non
         from runner.golden import MODELS as KNOWN
         from runner.golden import golden
 
-        models, took = loaded(asked[name], placement, tell)
+        models, took = loaded(asked[name], placement, tell, options.without)
         seconds["weights"] = seconds.get("weights", 0.0) + took
         kept.extend([models] if len(asked) == 1 else [])
         return Subject(models, asked[name], golden(name) if name in KNOWN else None)
@@ -384,7 +386,7 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
         weights = synthetic.checkpoint(options.model)
     else:
         weights = checkpoint.read(Path(options.model))
-    models, _ = loaded(weights, placement, tell)
+    models, _ = loaded(weights, placement, tell, options.without)
     answer = bench.measure(models, settings, tell).to_json()
     if earlier is not None:
         answer["times_as_fast"] = bench.compare(answer, earlier)
@@ -404,7 +406,7 @@ def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     if own or models is None:
         del models
         fresh = own or chosen(argparse.Namespace(checkpoint=None, synthetic="sd15"))
-        models, before["weights"] = loaded(fresh, placement, tell)
+        models, before["weights"] = loaded(fresh, placement, tell, options.without)
     models = recast(models, placement)
     render = rendered(models, recipe, options, tell, before)
     settings = bench.settings_for(

@@ -4,7 +4,7 @@ Shapes: B latents of (C, h, w); texts are (1, L, D). x and the guess are float32
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -65,11 +65,16 @@ class Denoiser:
         engine = Engine(unet, Levers.here(weight.device))
         return cls(unet, table, weight.dtype, predicts, engine)
 
-    def with_levers(self, levers: Levers) -> "Denoiser":
-        """The same, its engine made fast by these alone."""
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The names of what makes its engine fast."""
+        return self.engine.levers.pulled if self.engine else ()
+
+    def without(self, names: Iterable[str]) -> "Denoiser":
+        """The same without some levers. Refused: unknown-lever."""
         if self.engine is None:
             return self
-        return replace(self, engine=Engine(self.engine.unet, levers))
+        return replace(self, engine=Engine(self.engine.unet, self.engine.levers.without(names)))
 
     def quick(self, sigmas: Tensor) -> "Denoiser":
         """The same, answered by its engine, which is told at which σ it will be asked."""

@@ -236,7 +236,7 @@ def adams(
     weights = sigmas[1] * stop.exp() * torch.linalg.solve(powers, moments)
     stack = torch.stack(list(guesses), dim=-1)
     kept: Tensor = sigmas[1] / sigmas[0] * (-(tau**2) * (stop - start)).exp() * x
-    return kept + torch.matmul(stack, weights)
+    return kept + torch.matmul(stack, weights.to(stack.device))
 
 
 def exponential_moments(start: Tensor, stop: Tensor, count: int, tau: float) -> Tensor:

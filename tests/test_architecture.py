@@ -23,7 +23,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
         tokenizer clip openclip vae unet families aliases checkpoint lora sources synthetic devices
-        levers heap winograd kernels graphs engine
+        levers heap winograd passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow trace layers births golden gate experiments

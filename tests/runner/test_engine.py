@@ -7,8 +7,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner.engine import Engine  # noqa: E402
+from runner.guidance import Denoiser  # noqa: E402
 from runner.levers import Levers  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
+from runner.sampler import Guided  # noqa: E402
+from runner.samplers import SAMPLERS  # noqa: E402
+from runner.schedules import sigma_table, walk  # noqa: E402
 from runner.trace import gap  # noqa: E402
 from runner.unet import UNet, UNetShape  # noqa: E402
 
@@ -109,3 +113,25 @@ def test_an_unknown_lever_is_refused_by_name():
     with pytest.raises(Refused, match="no lever 'fp8'; there are: all, words"):
         Levers().without(("fp8",))
     assert Levers().without(("winograd",)).pulled == ("words", "times", "trunk", "heap")
+
+
+def test_a_denoiser_says_and_leaves_out_its_levers():
+    torch.manual_seed(3)
+    unet = UNet(FAMILIES["SD 1.x"]).eval().requires_grad_(False)
+    denoiser = Denoiser.of(unet, sigma_table())
+    assert "winograd" in denoiser.levers
+    assert denoiser.without(["winograd"]).levers == ("words", "times", "trunk", "heap")
+    assert denoiser.without(["all"]).levers == ()
+
+
+ADAPTIVE = "dpm_adaptive"  # its steps depend on the latent: it must wait for it
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - {ADAPTIVE}))
+def test_sigmas_on_the_host_move_latents_elsewhere(name):
+    """No sampler may want a number of a latent back: each would wait for the device."""
+    sigmas = walk(sigma_table(), "normal", "euler", 4, 1.0)
+    x = torch.zeros(1, 4, 4, 4, device="meta")  # where there are no numbers to be had
+    guided = Guided(lambda x, sigma: x * 0.5, lambda x, sigma: (x * 0.5, x * 0.25))
+    *_, end = SAMPLERS[name](guided, x, sigmas, lambda: torch.zeros_like(x))
+    assert end.device.type == "meta"
