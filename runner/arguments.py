@@ -17,6 +17,9 @@ class Parser(argparse.ArgumentParser):
 def about_placement(one: Parser) -> None:
     one.add_argument("--device", help="cpu, cuda, cuda:1, mps ...; the best there is by default")
     one.add_argument("--dtype", help="float32, float16, bfloat16; ComfyUI's choice by default")
+
+
+def about_levers(one: Parser) -> None:
     one.add_argument(
         "--without", action="append", default=[], metavar="LEVER",
         help="compute without what makes it faster: words, times, trunk, winograd, heap, kernels, "

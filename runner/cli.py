@@ -25,6 +25,7 @@ from runner.arguments import (
     about_bench,
     about_depth,
     about_judged,
+    about_levers,
     about_model,
     about_placement,
     about_prove,
@@ -423,7 +424,7 @@ COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     "render": (
         renders,
         "One picture from a picture, as ComfyUI's nodes compute it.",
-        (about_model, about_placement, about_recipe),
+        (about_model, about_placement, about_levers, about_recipe),
     ),
     "workflow": (
         executes,
@@ -434,12 +435,12 @@ COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     "verify": (
         verifies,
         "The ladder of gates: is every stage right on this machine?",
-        (about_depth, about_judged, about_placement),
+        (about_depth, about_judged, about_placement, about_levers),
     ),
-    "bench": (benches, "Sampler steps per second.", (about_bench, about_placement)),
+    "bench": (benches, "Sampler steps per second.", (about_bench, about_placement, about_levers)),
     "prove": (
         proves,
         "verify, render and bench in one process, with the weights loaded once.",
-        (about_depth, about_model, about_placement, about_recipe, about_prove),
+        (about_depth, about_model, about_placement, about_levers, about_recipe, about_prove),
     ),
 }
