@@ -41,6 +41,7 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
     "stop": ("running", "stop"),
     "smoke": ("smoke", "smoke_test"),
     "run": ("run", "run"),
+    "report": ("page", "report"),
     "explain": ("explain", "explain"),
     "list": ("explain", "list_all"),
 }

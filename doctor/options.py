@@ -84,6 +84,9 @@ def parser() -> Parser:
     verb("stop", "End the ComfyUI that launch started, and all that it started.")
     smoking(verb("smoke", "A ComfyUI renders, and its picture is held against the runner's."))
     run(verb("run", "Check, treat, then prove it: a verified img2img render, timed."))
+    page = verb("report", "The page of the last run: one HTML file, in English and Chinese.")
+    page.add_argument("file", nargs="?", metavar="RUN", help="report.json, or the folder it is in")
+    page.add_argument("--html", metavar="FILE", help="default: report.html beside report.json")
     explain = verb("explain", "The page of a finding.")
     explain.add_argument("id", metavar="ID")
     verb("list", "All findings there are.")
@@ -239,6 +242,8 @@ def run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--out", metavar="DIR", help="default: a new folder in DIR/.comfy-doctor/runs"
     )
+    where = "the page for people; default: report.html beside the picture"
+    verb.add_argument("--html", metavar="FILE", help=where)
     recipe = verb.add_argument_group("recipe (ComfyUI's names)")
     for name, kind in RECIPE.items():
         recipe.add_argument(f"--{name}", type=kind, metavar="X")

@@ -10,7 +10,7 @@ from doctor.diagnose import verdict
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
 from doctor.receipts import Receipt
-from doctor.words import Page, phrase, say, told
+from doctor.words import LANGUAGES, Page, phrase, say, told
 
 if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
     from doctor.plan import Plan
@@ -274,6 +274,13 @@ def finding_json(finding: Finding, lang: str) -> dict[str, Any]:
         "commands": list(finding.commands),
         "fix": finding.fix or None,
     }
+
+
+def told_json(finding: Finding, lang: str) -> dict[str, Any]:
+    """The same with its words in every language."""
+    pages = {other: told(finding, other) for other in LANGUAGES}
+    words = {other: {"title": p.title, "advice": p.advice} for other, p in pages.items()}
+    return finding_json(finding, lang) | {"told": words}
 
 
 def target_json(target: Target) -> dict[str, Any]:

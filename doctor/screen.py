@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from doctor.words import say
+from doctor.words import printable, say
 
 # What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
 # have none, and are never folded: they are to be copied whole.
@@ -108,11 +108,6 @@ class Screen:
 
     def close(self) -> None:
         self.ticker.clear()
-
-
-def printable(line: str) -> str:
-    """Without control characters: what a log or a file name says must not steer the terminal."""
-    return "".join(sign if sign.isprintable() or sign in "\t\n" else "�" for sign in line)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

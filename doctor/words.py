@@ -128,6 +128,11 @@ def phrase(text: str, lang: str) -> str:
     return text
 
 
+def printable(line: str) -> str:
+    """Without control characters: what a log or a file name says must not steer what shows it."""
+    return "".join(sign if sign.isprintable() or sign in "\t\n" else "�" for sign in line)
+
+
 def language() -> str:
     """zh where the locale is Chinese, else en."""
     names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))

@@ -9,12 +9,13 @@ from typing import Any
 
 from doctor import handoff, options, report
 from doctor.diagnose import diagnose
-from doctor.facts import Facts, plain
+from doctor.facts import Facts, Unknown, plain
 from doctor.finding import Diagnosis
 from doctor.manifest import world
 from doctor.options import BadUsage
 from doctor.screen import Screen
 from doctor.snapshot import write_whole
+from doctor.verbs import page
 from doctor.verbs.patient import Args, home, look, opened, tell
 from doctor.verbs.sharing import shared
 from doctor.verbs.treatment import cure
@@ -28,16 +29,19 @@ def run(args: Args, screen: Screen) -> int:
     refuse_bad_input(args)
     facts, diagnosis = look(args, screen)
     tell(facts, diagnosis, screen)
+    before = facts, diagnosis
     with opened(args, facts.target) as book:
         fixed = cure(args, screen, book, facts, diagnosis)
     if args.dry_run:
-        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        unproved(args, screen, facts, diagnosis, fixed)
         return 1 if diagnosis.errors else 0
     facts, diagnosis = look(args, screen)
+    if fixed["receipts"]:
+        fixed = {**fixed, "before": state(*before)}
     blocking = [f for f in diagnosis.errors if f.id != "comfyui-missing"]
     if blocking or facts.target.python is None:
         screen.say("render-not-tried", ids=", ".join(f.id for f in blocking or diagnosis.errors))
-        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        unproved(args, screen, facts, diagnosis, fixed)
         return 1
     if diagnosis.errors:
         screen.lines(["! " + say("source-warning", screen.lang)])
@@ -50,7 +54,7 @@ def prove(
     need = next(limit.warning for limit in world().limits if limit.what == "memory")
     if facts.host.memory_free < need:
         screen.say("memory-short", need=need // GB, free=facts.host.memory_free // GB)
-        screen.object(run_json(facts, diagnosis, fixed, {}, [], screen.lang))
+        unproved(args, screen, facts, diagnosis, fixed)
         return 4
     out = (
         Path(args.out) if args.out else home(facts.target) / "runs" / time.strftime("%Y%m%d-%H%M%S")
@@ -68,18 +72,43 @@ def prove(
             out.rmdir()  # only where nothing came to lie in it
         raise
     screen.ticker.clear()
-    files = [picture, out / "report.json"]
     facts = replace(facts, proof=proof_of(result, time.strftime(ISO, time.gmtime())))
     known, diagnosis = diagnosis, diagnose(facts)
-    page = run_json(facts, diagnosis, fixed, result, files, screen.lang)
-    write_whole(files[1], shared(page | {"facts": plain(facts)}, screen))
-    proved(screen, result, files)
+    html = Path(args.html).expanduser() if args.html else out / page.PAGE
+    files = [picture, out / page.REPORT, html]
+    answer = run_json(facts, diagnosis, fixed, result, files, screen.lang)
+    kept = shared(answer | more_json(facts, diagnosis, screen.lang), screen)
+    write_whole(files[1], kept)
+    page.keep_input(out, args.image)
+    page.write(html, kept, screen.lang, files[1])
+    proved(screen, result, (picture, html))
     told = {finding.id for finding in known.findings}
     for finding in diagnosis.findings:
         if finding.id not in told:
             screen.lines(report.one(finding, facts, screen.lang))
-    screen.object(page)
+    screen.object(answer)
     return 0 if result["verify"]["passed"] and result["render"]["finite"] else 1
+
+
+def unproved(
+    args: Args, screen: Screen, facts: Facts, diagnosis: Diagnosis, fixed: Mapping[str, Any]
+) -> None:
+    """The answer of a run that came to no render, and its page where one was asked for."""
+    answer = run_json(facts, diagnosis, fixed, {}, [], screen.lang)
+    if args.html:
+        kept = shared(answer | more_json(facts, diagnosis, screen.lang), screen)
+        page.write(Path(args.html).expanduser(), kept, screen.lang)
+        screen.say("page-written", path=args.html)
+    screen.object(answer)
+
+
+def state(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
+    """What a treatment is compared with: findings with their severity, packages with versions."""
+    there = {} if isinstance(facts.packages, Unknown) else facts.packages
+    return {
+        "findings": {f.id: f.severity.word for f in diagnosis.findings},
+        "packages": {name: package.version for name, package in there.items()},
+    }
 
 
 GB = 1_000_000_000
@@ -148,7 +177,7 @@ def run_json(
 ) -> dict[str, Any]:
     """comfy-doctor.run/1."""
     return {
-        "schema": "comfy-doctor.run/1",
+        "schema": page.SCHEMA,
         "target": report.target_json(facts.target),
         "findings": [report.finding_json(f, lang) for f in diagnosis.findings],
         "fix": dict(fixed),
@@ -156,4 +185,14 @@ def run_json(
         "render": result.get("render"),
         "bench": result.get("bench"),
         "files": [str(path) for path in files],
+    }
+
+
+def more_json(facts: Facts, diagnosis: Diagnosis, lang: str) -> dict[str, Any]:
+    """What report.json holds besides: when, all facts, and the findings in every language."""
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "findings": [report.told_json(f, lang) for f in diagnosis.findings],
+        "not_judged": [{"id": n.id, "why": n.why} for n in diagnosis.not_judged if not n.skipped],
+        "facts": plain(facts),
     }

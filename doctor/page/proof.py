@@ -1,0 +1,213 @@
+"""What was proved: the picture, the gates with their figures, the timing, and the runs before."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import median
+from typing import Any
+
+from doctor.page.markup import (
+    both,
+    code,
+    folded,
+    phrased,
+    plainly,
+    safe,
+    section,
+    table,
+    tag,
+    terms,
+)
+from doctor.page.patient import Report, mark, verdict
+from doctor.page.plot import dots
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """PNG files of one run, as bytes; empty where there is none."""
+
+    before: bytes = b""
+    after: bytes = b""
+    steps: tuple[bytes, ...] = ()
+
+
+def uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def image(data: bytes, alt: str) -> str:
+    return f'<img src="{uri("image/png", data)}" alt="{alt}">'
+
+
+def size(png: bytes) -> tuple[int, int]:
+    """Width and height, from the header. (RFC 2083, 4.1.1)"""
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+
+
+def figure(data: bytes, key: str, **values: object) -> str:
+    wide, high = size(data)
+    told = f"{both(key, **values)} <small>{wide} × {high}</small>"
+    return f"<figure>{image(data, plainly(key, **values))}<figcaption>{told}</figcaption></figure>"
+
+
+def render(run: Report, pictures: Pictures) -> str:
+    done = run["render"]
+    if not done:
+        return ""
+    pair = ((pictures.before, "html-input"), (pictures.after, "html-output"))
+    shown = tag("div", "".join(figure(data, key) for data, key in pair if data), "pair")
+    parts = [shown, slider(pictures), strip(pictures)]
+    if not done["finite"]:
+        parts.insert(0, tag("p", f"{mark('failed')} {both('html-not-finite')}"))
+    if str(done["checkpoint"]).startswith("synthetic"):
+        parts.append(tag("p", both("html-noise"), "faint"))
+    parts += [terms(settings(done)), *(tag("p", phrased(note)) for note in done["notes"])]
+    return section("render", "".join(parts))
+
+
+def slider(pictures: Pictures) -> str:
+    """Both pictures on one place; the edge between them is moved by hand. For the eye alone: the
+    same stands side by side above."""
+    if not pictures.before or size(pictures.before) != size(pictures.after):
+        return ""
+    below = f'<img src="{uri("image/png", pictures.after)}" alt="">'
+    above = f'<img src="{uri("image/png", pictures.before)}" alt="">'
+    drawn = f'<div class="slider" aria-hidden="true">{below}<div>{above}</div></div>'
+    return folded(both("html-slider"), drawn)
+
+
+def strip(pictures: Pictures) -> str:
+    count = len(pictures.steps)
+    told = (
+        f"<figure>{image(data, plainly('html-step', n=n, of=count))}"
+        f"<figcaption>{n}</figcaption></figure>"
+        for n, data in enumerate(pictures.steps, 1)
+    )
+    if not count:
+        return ""
+    return f"<h3>{both('html-steps')}</h3>" + tag("div", "".join(told), "strip")
+
+
+def settings(done: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("checkpoint", "device", "dtype", "threads"):
+        yield code(name), code(done[name])
+    for name, value in done["recipe"].items():
+        if value not in (None, ""):
+            yield code(name), code(value)
+    spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done["seconds"].items())
+    yield both("html-seconds"), code(spent)
+    yield code("sha256"), code(done["sha256"]["output"])
+
+
+def ladder(run: Report) -> str:
+    """Every gate with figure and bound, the failed ones first."""
+    if not run["verify"]:
+        return ""
+    gates = run["verify"]["gates"]
+    order = ("failed", "not judged", "passed")
+    worst = sorted(gates, key=lambda gate: order.index(gate["verdict"]))
+    heads = [
+        both(f"html-{name}") for name in ("gate", "figure", "bound", "share", "verdict", "why")
+    ]
+    rows = (
+        [
+            code(gate["name"]),
+            number(gate["figure"]),
+            number(gate["bound"]),
+            share(gate["figure"], gate["bound"]),
+            mark(gate["verdict"]),
+            phrased(gate["why"]),
+        ]
+        for gate in worst
+    )
+    passed = sum(gate["verdict"] == "passed" for gate in gates)
+    caption = {"passed": passed, "all": len(gates)}
+    drawn = table(both("html-gates", **caption), heads, rows, plainly("html-gates", **caption))
+    return section("ladder", tag("p", both("html-ladder-text")) + drawn)
+
+
+def number(figure: float | str | None) -> str:
+    return "–" if figure is None else safe(figure if isinstance(figure, str) else f"{figure:.2g}")
+
+
+def share(figure: float | str | None, bound: float | None) -> str:
+    """How much of its bound a figure takes, as a bar with the number beside it."""
+    try:
+        part = float(figure) / float(bound)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return "–"
+    if not isfinite(part):
+        return "∞"
+    width = min(100.0, 100 * part)
+    told = f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %"
+    return f'<span class="bar"><i style="width:{width:.0f}%"></i></span> {told}'
+
+
+def bench(run: Report) -> str:
+    timed = run["bench"]
+    if not timed or not timed["seconds"]:
+        return ""
+    rate, ms = timed["steps_per_second"], 1000 * timed["median"]
+    line = both(
+        "html-rate", rate=f"{rate:.2f}", ms=f"{ms:.0f}", spread=f"{1000 * timed['spread']:.1f}"
+    )
+    milliseconds = [1000 * second for second in timed["seconds"]]
+    title = plainly("html-bench-plot")
+    drawn = dots(title, milliseconds, ms, plainly("html-step-number"), "ms")
+    figure = f"<figure>{drawn}<figcaption>{both('html-bench-plot')}</figcaption></figure>"
+    doubts = "".join(tag("p", f"{mark('warning')} {phrased(doubt)}") for doubt in timed["doubts"])
+    about = {**timed["machine"], **timed["settings"]}
+    rows = ((code(name), code(value)) for name, value in about.items() if value not in (None, ""))
+    whole = folded(both("html-bench-about"), terms(rows))
+    return section("bench", tag("p", line) + doubts + figure + whole)
+
+
+def earlier(run: Report, before: Sequence[Report]) -> str:
+    """This run among those of the same installation, newest first."""
+    if not before:
+        return ""
+    rows = [line(one, run) for one in (run, *before)]
+    names = ("when", "verdict", "gates-passed", "rate-short", "against", "same-picture")
+    heads = [both(f"html-{name}") for name in names]
+    drawn = table(both("html-runs"), heads, rows, plainly("html-runs"))
+    return section("earlier", drawn)
+
+
+def line(one: Report, run: Report) -> list[str]:
+    gates = one["verify"]["gates"] if one["verify"] else []
+    passed = sum(gate["verdict"] == "passed" for gate in gates)
+    rate = one["bench"]["steps_per_second"] if one["bench"] else None
+    return [
+        code(one.get("when", "–")),
+        mark(verdict(one)),
+        f"{passed}/{len(gates)}" if gates else "–",
+        "–" if rate is None else f"{rate:.2f}",
+        against(one, run),
+        same_picture(one, run),
+    ]
+
+
+def against(one: Report, run: Report) -> str:
+    """How fast a run was beside this one; only where machine and settings were the same."""
+    if one is run or not one["bench"] or not run["bench"]:
+        return "–"
+    if any(one["bench"][part] != run["bench"][part] for part in ("machine", "settings")):
+        return both("html-not-comparable")
+    return f"{run['bench']['median'] / median(one['bench']['seconds']):.2f} ×"
+
+
+def same_picture(one: Report, run: Report) -> str:
+    if one is run or not one["render"] or not run["render"]:
+        return "–"
+    if one["render"]["recipe"] != run["render"]["recipe"]:
+        return both("html-not-comparable")
+    same = one["render"]["sha256"]["output"] == run["render"]["sha256"]["output"]
+    return both("html-yes" if same else "html-no")
+
+
+def raw(run: Report) -> str:
+    data = json.dumps(run, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
+    link = f'<a download="report.json" href="{uri("application/json", data)}">report.json</a>'
+    return section("raw", tag("p", f"{link} ({len(data) / 1000:.0f} kB): {both('html-raw-text')}"))

@@ -1,0 +1,76 @@
+"""The whole page: its sections in order, below a bar with the languages and the contents."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from doctor import __version__
+from doctor.facts import Facts, build
+from doctor.page import patient, proof
+from doctor.page.markup import CODES, both, code, safe
+from doctor.page.proof import Pictures
+from doctor.words import LANGUAGES, say
+
+STYLE = Path(__file__).parent / "page.css"
+NAMES = {"en": "English", "zh": "中文"}
+NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, no network
+
+
+def html(
+    run: patient.Report,
+    pictures: Pictures,
+    before: Sequence[patient.Report] = (),
+    lang: str = "en",
+) -> str:
+    """A page of what report.json holds; `lang` is the language that is shown first.
+
+    `before`: the reports of earlier runs, newest first.
+    """
+    facts: Facts = build(Facts, run["facts"])
+    parts = {
+        "summary": patient.summary(run, facts),
+        "findings": patient.findings(run),
+        "treatment": patient.treatment(run),
+        "render": proof.render(run, pictures),
+        "ladder": proof.ladder(run),
+        "bench": proof.bench(run),
+        "earlier": proof.earlier(run, before),
+        "packages": patient.packages(facts),
+        "raw": proof.raw(run),
+    }
+    links = (
+        f'<li><a href="#{n}">{both(f"html-{n}")}</a></li>' for n, part in parts.items() if part
+    )
+    return (
+        f'<!doctype html>\n<html lang="{CODES[lang]}">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{NOTHING}">\n'
+        f'<meta name="referrer" content="no-referrer">\n<title>{title(run, lang)}</title>\n'
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#summary">{both("html-skip")}</a>\n'
+        f"<header>{languages(lang)}<h1>{both('html-title')}</h1>\n{opening(run)}</header>\n"
+        f'<nav aria-label="{safe(say("html-contents", lang))}"><ol>{"".join(links)}</ol></nav>\n'
+        f"<main>\n{''.join(parts.values())}</main>\n"
+        f"<footer><p>comfy-doctor {__version__}</p></footer>\n</body>\n</html>\n"
+    )
+
+
+def title(run: patient.Report, lang: str) -> str:
+    state = say(f"html-{patient.verdict(run).replace(' ', '-')}", lang)
+    return safe(f"{say('html-title', lang)}: {state}")
+
+
+def opening(run: patient.Report) -> str:
+    where = run["target"]["comfyui"] or run["target"]["python"] or "–"
+    return f'<p class="faint">{code(where)} · {code(run.get("when", "–"))}</p>'
+
+
+def languages(lang: str) -> str:
+    """A choice without a script: the style sheet asks which one is checked."""
+    buttons = (
+        f'<input type="radio" name="lang" id="in-{name}"{" checked" if name == lang else ""}>'
+        f'<label for="in-{name}" lang="{CODES[name]}">{NAMES[name]}</label>'
+        for name in LANGUAGES
+    )
+    return (
+        f'<fieldset class="languages"><legend>Language / 语言</legend>{"".join(buttons)}</fieldset>'
+    )
