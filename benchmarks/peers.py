@@ -41,7 +41,7 @@ Turn = Callable[[int, int, int], tuple[list[float], Any]]
 def ours(file: Path, levers: str) -> Turn:
     import torch
 
-    from runner import checkpoint, devices, pipeline
+    from runner import checkpoint, devices, heap, pipeline
     from runner.guidance import guide
     from runner.noise import Dice, first_noise
     from runner.samplers import SAMPLERS
@@ -50,6 +50,8 @@ def ours(file: Path, levers: str) -> Turn:
     placement = devices.choose(dtype=None)
     models = pipeline.load(checkpoint.read(file), placement, torch.get_num_threads(), quiet)
     denoiser = models.denoiser.without(levers.split(",") if levers else ())
+    if "heap" in denoiser.levers:
+        heap.keep()
 
     @torch.inference_mode()
     def turn(size: int, steps: int, seed: int) -> tuple[list[float], Any]:

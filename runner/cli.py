@@ -227,6 +227,7 @@ def loaded(
     checkpoint: "Checkpoint", placement: "Placement", tell: Progress, without: Sequence[str] = ()
 ) -> tuple["Models", float]:
     """The models and the seconds it took to have them; `without` names levers left alone."""
+    from runner import heap
     from runner.devices import threads
     from runner.pipeline import load
 
@@ -234,6 +235,8 @@ def loaded(
     models = load(checkpoint, placement, threads(), tell)
     if without:
         models = replace(models, denoiser=models.denoiser.without(without))
+    if "heap" in models.denoiser.levers:
+        heap.keep()
     return models, time.perf_counter() - start
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner import heap, kernels, winograd
+from runner import kernels, winograd
 from runner.graphs import Captured
 from runner.levers import Levers
 from runner.memory import free_memory
@@ -59,8 +59,6 @@ class Engine:
         self.joined: dict[nn.Module, Tensor] = {}
         self.captured: Captured | None = None
         self.spare = free_memory() / 2  # bytes that transformed weights may take
-        if levers.heap:
-            heap.keep()
 
     def begin(self, timesteps: Sequence[float]) -> None:
         """A render begins that will ask for these training steps, in this order."""
