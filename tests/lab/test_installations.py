@@ -1,38 +1,33 @@
-"""Installations of the lab, judged by the installed command from outside, at level 1."""
+"""A share of the lab, judged by the installed command from outside: python -m tests.lab has all."""
 
-import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 pytest.importorskip("torch")
 
-from tests.lab.installations import BREAKS, healthy_installation
-
 if os.name == "nt":
     pytest.skip("the builders make Unix environments", allow_module_level=True)
 
-
-def check(root):
-    command = [sys.executable, "-m", "doctor", "check", "--level", "1", "--json"]
-    run = subprocess.run(
-        [*command, "--comfyui", str(root)], capture_output=True, text=True, timeout=60
-    )
-    return run.returncode, json.loads(run.stdout)
+from tests.lab.installation import CASES, make_base
+from tests.lab.judge import one
 
 
-@pytest.mark.parametrize("situation", BREAKS)
-def test_each_is_named_and_nothing_else_is_an_error(situation, tmp_path):
-    root = tmp_path / "ComfyUI"
-    healthy_installation(root)
-    owed, build = BREAKS[situation]
-    build(root)
-    code, said = check(root)
-    found = [finding["id"] for finding in said["findings"]]
-    errors = [f["id"] for f in said["findings"] if f["severity"] == "error"]
-    assert owed in found if owed else errors == []
-    assert set(errors) <= {owed}
-    assert code == (1 if errors else 0)
-    assert said["target"]["python"] == str(root / ".venv/bin/python")
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_base(tmp_path_factory.mktemp("lab") / "base")
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.quick])
+def test_it_is_named_and_nothing_else_is_an_error(name, base):
+    verdict = one(name, base.parent, base, fixes=False)
+    if verdict.skipped:
+        pytest.skip(verdict.skipped)
+    assert verdict.wrong == (), verdict
+
+
+def test_the_lab_is_large_enough_and_no_case_is_lost():
+    broken = [case for case in CASES.values() if case.owed]
+    assert len(broken) >= 60
+    assert len(CASES) - len(broken) >= 10
+    assert len({case.owed for case in broken}) >= 50

@@ -1,0 +1,98 @@
+"""Build every installation of the lab, judge it, and say what came of it.
+
+python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--out tests/lab/results.json]
+
+NAME picks cases (a part of a name will do). Each is built in a temporary folder (--folder), looked
+at by the installed comfy-doctor from outside, cured and undone where a fix is promised, and
+removed. Exit code 1 if anything is not as it must be. What this machine cannot build is skipped,
+aloud.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.lab.installation import CASES, make_base
+from tests.lab.judge import Verdict, one
+
+
+def options() -> argparse.Namespace:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
+    words.add_argument("names", nargs="*", metavar="NAME")
+    words.add_argument("--quick", action="store_true", help="the share that runs in the suite")
+    words.add_argument("--no-fixes", action="store_true", help="only look")
+    words.add_argument("--out", type=Path, help="a results file")
+    words.add_argument("--folder", type=Path, help="where the installations are built")
+    return words.parse_args()
+
+
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def chosen(asked: argparse.Namespace) -> list[str]:
+    names = [n for n, case in CASES.items() if case.quick or not asked.quick]
+    wanted = [word.replace("_", "-") for word in asked.names]
+    return [n for n in names if not wanted or any(word in n for word in wanted)]
+
+
+def row(verdict: Verdict) -> str:
+    mark = "-" if verdict.skipped else "✓" if verdict.well else "✗"
+    said = verdict.skipped or "; ".join(verdict.wrong) or verdict.fix or ", ".join(verdict.found)
+    return f"{mark} {verdict.name:<46} {verdict.owed or 'healthy':<28} {said}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    broken = [v for v in verdicts if v.owed and not v.skipped]
+    well = [v for v in verdicts if not v.owed and not v.skipped]
+    fixed = [v for v in broken if v.fix == "cured, undone"]
+    return (
+        f"{sum(v.well for v in broken)} of {len(broken)} broken installations named rightly,"
+        f" {sum(v.well for v in well)} of {len(well)} healthy ones left alone,"
+        f" {len(fixed)} cured and undone, {sum(bool(v.skipped) for v in verdicts)} skipped"
+    )
+
+
+def results(verdicts: Sequence[Verdict], seconds: float) -> dict[str, object]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return {
+        "command": "python -m tests.lab " + " ".join(sys.argv[1:]),
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip(),
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "seconds": round(seconds),
+        "summary": summary(verdicts),
+        "cases": [
+            asdict(v) | {"seconds": round(v.seconds, 2), "stand_in": CASES[v.name].stand_in}
+            for v in verdicts
+        ],
+    }
+
+
+def main() -> int:
+    asked = options()
+    names, verdicts, start = chosen(asked), [], time.monotonic()
+    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="lab-") as folder:
+        base = make_base(Path(folder, "base"))
+        for number, name in enumerate(names, 1):
+            sys.stderr.write(f"\r\033[K{number} of {len(names)}: {name}")
+            sys.stderr.flush()
+            verdicts.append(one(name, Path(folder), base, not asked.no_fixes))
+            sys.stderr.write("\r\033[K")
+            sys.stdout.write(row(verdicts[-1]) + "\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{summary(verdicts)}\n")
+    if asked.out:
+        told = json.dumps(results(verdicts, time.monotonic() - start), indent=2)
+        asked.out.write_text(told + "\n", encoding="utf-8")
+    return 0 if all(v.well for v in verdicts) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
