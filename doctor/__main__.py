@@ -1,6 +1,6 @@
 """python -m doctor is comfy-doctor."""
 
-from doctor.cli import main
+from doctor.start import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,15 @@ class Heard:
 
 
 def interview(
-    target: Target, task: str, *modules: str, timeout: float, probe: Path = PROBE
+    target: Target,
+    task: str,
+    *modules: str,
+    timeout: float,
+    probe: Path = PROBE,
+    without: Collection[str] = (),
 ) -> Heard:
-    """Let the patient's interpreter run the probe. A crash or a hang is an answer too."""
+    """Let the patient's interpreter run the probe, without these variables. A crash or a hang is
+    an answer too."""
     mark = secrets.token_hex(8)  # tells our answers from what sitecustomize may print
     words = [str(target.python), *target.flags, "-B", str(probe), mark, target.comfyui or "", task]
     try:
@@ -74,6 +80,7 @@ def interview(
             stdin=subprocess.DEVNULL,
             timeout=timeout,
             cwd=tempfile.gettempdir(),
+            env={name: value for name, value in os.environ.items() if name not in without},
         )
         out, err, code = run.stdout, run.stderr, run.returncode
     except subprocess.TimeoutExpired as late:
@@ -90,11 +97,18 @@ def hear(out: str, err: str, code: int | None, mark: str) -> Heard:
     return Heard(answers, code, tuple(noise[-30:]))
 
 
+LEADING = "PYTHONPATH"  # leads an interpreter to modules that are not its own
+
+
 def describe(target: Target) -> dict[str, Any] | Unknown:
     """The interpreter in its own words: packages, torch, which heavy modules are there."""
     heard = interview(target, "describe", *candidates(), timeout=20)
     if heard.answers:
         return dict(heard.answers[0])
+    if os.environ.get(LEADING):
+        alone = interview(target, "describe", *candidates(), timeout=20, without=[LEADING])
+        if alone.answers:
+            return dict(alone.answers[0]) | {"led_astray": " ".join(heard.noise[-1:])}
     if heard.code is None:
         return Unknown("the interpreter did not answer within 20 s")
     if not is_python(str(target.python)):
@@ -355,7 +369,7 @@ def patient(
     """The facts that only the patient's interpreter can give."""
     if isinstance(said, Unknown):
         return dict.fromkeys(("python", "packages", "torch", "imports", "packs"), said)
-    own = {name: said[name] for name in Python.__dataclass_fields__}
+    own = {name: said[name] for name in Python.__dataclass_fields__ if name in said}
     facts = {
         "python": build(Python, own),
         "packages": build(dict[str, Package], said["packages"]),

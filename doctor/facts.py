@@ -103,6 +103,7 @@ class Python:
     lacks: tuple[str, ...] = UNASKED  # parts of the standard library it was built without
     headers: bool = UNASKED  # is Python.h there
     encoding: str = UNASKED  # of what it prints: "utf-8"
+    led_astray: str = ""  # how it ends where PYTHONPATH is set; "" where it answers all the same
     paths: tuple[str, ...] = UNASKED  # "file.pth: folder" that leads into another environment
 
     @property

@@ -18,7 +18,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
         journal sync lock trial treat nodes
         api events img2img prompt tensors pictures smoke launch launched
-        handoff redact report page monitor unit options screen verbs cli __main__
+        handoff redact report page monitor unit options screen verbs cli start __main__
     """.split(),
     "runner": """
         recipe pixels nodes graph canvas folders tables pickled weights memory embeddings

@@ -161,7 +161,7 @@ def package_files_corrupt(facts: Facts) -> Iterator[Finding]:
     damaged = {
         name: package
         for name, package in facts.packages.items()
-        if (package.missing or not package.record) and name not in clash
+        if (package.missing or not package.record) and name not in clash and name[:1] not in "~-"
         if name != "torch" or not package.missing
     }
     if damaged:

@@ -27,8 +27,10 @@ def two_pythons_mixed(facts: Facts) -> Iterator[Finding]:
         places = {facts.packages[name].location for name in strangers}
         ways += tuple(f"{', '.join(strangers[:6])} in {place}" for place in sorted(places))
     ways += facts.python.paths
-    other = another_active(facts)
-    if ways or other:
+    other, ended = another_active(facts), facts.python.led_astray
+    if ended:
+        yield Finding(Severity.ERROR, because=(*ways, f"with it, Python ends: {ended}"))
+    elif ways or other:
         yield Finding(Severity.WARNING if ways else Severity.INFO, because=(*ways, *other))
 
 

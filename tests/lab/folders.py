@@ -259,7 +259,7 @@ def update_that_met_changes_of_the_owner(here: Here) -> None:
     """A real conflict: git stops in the middle of the merge."""
     a_clone(here)
     git(here, "checkout", "--quiet", "-b", "theirs")
-    for branch, text in (("theirs", "torch\n"), ("master", "numpy\ntorch\n")):
+    for branch, text in (("theirs", "torch\nnumpy>=2\n"), ("master", "torch\nnumpy>=1\n")):
         git(here, "checkout", "--quiet", branch)
         write(here.root / "requirements.txt", text)
         git(here, "commit", "--quiet", "-am", branch)

@@ -42,7 +42,7 @@ def judge(case: Case, folder: Path, base: Path, fixes: bool = True) -> Verdict:
             case.build(here)
         except Impossible as lack:
             return Verdict(case.name, case.owed, skipped=str(lack))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, AssertionError) as error:
             return Verdict(case.name, case.owed, wrong=(f"not built: {error}",))
         start = time.perf_counter()
         code, said = ask(here, "check", "--level", str(case.level))

@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.lab.environments import site
-from tests.lab.installation import Here, Impossible, healthy, link, run, write
+from tests.lab.installation import Here, Impossible, drop, healthy, link, run, write
 
 PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 

@@ -32,6 +32,12 @@ def pythonpath_with_broken_modules(here: Here) -> None:
 
 
 @owes("two-pythons-mixed")
+def pythonpath_with_a_module_of_python_itself(here: Here) -> None:
+    write(here.root.parent / "junk/json.py", "raise SystemExit('the wrong module')\n")
+    here.variables["PYTHONPATH"] = str(here.root.parent / "junk")
+
+
+@owes("two-pythons-mixed")
 def path_file_of_another_environment(here: Here) -> None:
     place = here.root.parent / "other/lib/python3.11/site-packages"
     place.mkdir(parents=True)
