@@ -7,6 +7,7 @@ with those hashes.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from doctor.facts import Facts, Refusal, build
 from doctor.installer import CannotInstall, Wheel, report
 from doctor.snapshot import write_whole
 from doctor.sync import packs
+from doctor.uv import pip_settings
 
 NAME = "comfy-doctor.lock"
 SCHEMA = "comfy-doctor.lock/1"
@@ -50,6 +52,7 @@ class Lock:
     comfyui: str  # commit; "" where there is no checkout
     nodes: Mapping[str, str]  # pack -> commit; "" where nothing tells
     packages: tuple[Locked, ...]
+    index: str = ""  # the index in use, without a password; "" is the default one
 
 
 def of(facts: Facts, known: Mapping[tuple[str, str], str]) -> Lock:
@@ -63,6 +66,7 @@ def of(facts: Facts, known: Mapping[tuple[str, str], str]) -> Lock:
         build=facts.torch.build if facts.torch is not None else "",
         comfyui=facts.comfyui.commit if facts.comfyui is not None else "",
         nodes={p.name: commit(p) for p in sorted(packs(Path(folder)))} if folder else {},
+        index=re.sub(r"(?<=://)[^/@\s]+@", "", pip_settings().get("index-url", "")),
         packages=tuple(Locked(n, p.version, known.get((n, p.version), "")) for n, p in own.items()),
     )
 

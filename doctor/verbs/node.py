@@ -276,6 +276,10 @@ def run_script(visit: Visit, folder: Path) -> None:
     target = visit.facts.target
     words = [str(target.python), *target.flags, "install.py"]
     visit.screen.say("node-script-runs", path=folder / "install.py")
+    visit.screen.lines(shown(folder / "install.py"))
+    if not (visit.args.yes or visit.screen.ask()):
+        visit.screen.say("not-done")
+        return
     try:
         run = subprocess.run(words, cwd=folder, capture_output=True, timeout=SCRIPT_LIMIT)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -285,6 +289,13 @@ def run_script(visit: Visit, folder: Path) -> None:
     if run.returncode:
         last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
         visit.failed[folder.name] = f"install.py ended with {run.returncode}: {' '.join(last)}"
+
+
+def shown(script: Path, most: int = 60) -> list[str]:
+    """What is about to run, before anybody agrees to it."""
+    lines = script.read_text("utf-8", errors="replace").splitlines()
+    more = [f"    │ … {len(lines) - most} more lines"] if len(lines) > most else []
+    return [*(f"    │ {line}" for line in lines[:most]), *more]
 
 
 def at_once(asked: Sequence[A], work: Callable[[A], B]) -> list[B | Exception]:

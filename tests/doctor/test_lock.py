@@ -26,7 +26,9 @@ def treated(comfyui, online):  # noqa: F811
 
 
 def test_a_success_is_written_down_with_the_hash_of_everything(comfyui, online):  # noqa: F811
-    said = treated(comfyui, online)
+    index = {"PIP_INDEX_URL": "https://me:secret@mirror.example/simple"}
+    said = treated(comfyui, online | index)
+    assert said["index"] == "https://mirror.example/simple", "and no password"
     assert [(p["name"], p["version"]) for p in said["packages"]] == [
         ("alpha", "2.0"),
         ("torch", "2.13.0+cpu"),

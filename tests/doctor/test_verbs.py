@@ -236,6 +236,9 @@ def test_several_flags_at_once_a_start_script_that_follows_and_all_of_it_undone(
     code, said = answer("fix", *ids, "--comfyui", comfyui, "--yes")
     assert (code, sorted(said["cured"])) == (0, sorted(ids))
     assert "--disable-cuda-malloc --fp32-vae --port 1" in script.read_text()
+    after = tree(comfyui)
+    code, again = answer("fix", *ids, "--comfyui", comfyui, "--yes")
+    assert (code, again["receipts"], tree(comfyui)) == (0, [], after), "twice is once"
     run = subprocess.run([str(script)], capture_output=True, text=True)
     assert "['--disable-cuda-malloc', '--fp32-vae', '--port', '1']" in run.stdout
     for _ in range(3):
