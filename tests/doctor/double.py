@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(path, query)
 
     def answer(self, path, query):
-        if path == "/system_stats":
+        if path in ("/system_stats", "/elsewhere"):
             self.json({"system": {"comfyui_version": "double"}, "devices": [{"type": "cpu"}]})
         elif path == "/object_info":
             info = object_info()
@@ -255,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def be_redirect(self):
         self.send_response(302)
-        self.send_header("Location", "https://login.example/")
+        self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -15,7 +15,9 @@ from tests.lab.mains import free_port, main_py
 
 SLEEPER = """
 import subprocess
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)  # left behind"])
+deaf = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(60)"
+subprocess.Popen([sys.executable, "-c", deaf + "  # left behind"])
+time.sleep(0.5)
 """
 
 
