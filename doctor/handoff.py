@@ -29,16 +29,20 @@ class HandoffFailed(Refusal):
         self.code = code if code in (1, 2, 130) else 1
 
 
-@contextmanager
-def bundle() -> Iterator[Path]:
-    """A folder with the runner alone, gone again afterwards."""
+def runner() -> Path:
+    """Where the runner lies; HandoffFailed where it does not."""
     spec = find_spec("runner")  # finds it, and imports nothing of it
     if spec is None or not spec.submodule_search_locations:
         raise HandoffFailed("the runner is not installed beside the doctor", 3)
-    source = Path(spec.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
+
+
+@contextmanager
+def bundle() -> Iterator[Path]:
+    """A folder with the runner alone, gone again afterwards."""
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-") as folder:
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, Path(folder, "bundle", "runner"), ignore=ignore)
+        shutil.copytree(runner(), Path(folder, "bundle", "runner"), ignore=ignore)
         Path(folder, "bundle", "__main__.py").write_text(MAIN, encoding="utf-8")
         yield Path(folder, "bundle")
 

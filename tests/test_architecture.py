@@ -17,7 +17,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         fetch network packs registry intact
         child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
         journal sync lock trial treat nodes
-        api events img2img prompt tensors pictures smoke launch launched
+        api events img2img prompt tensors pictures preview smoke launch launched
         handoff redact report page monitor unit options screen verbs cli start __main__
     """.split(),
     "runner": """

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan, nan
 from statistics import median
 from typing import Any
 
@@ -102,15 +102,31 @@ def settings(done: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def ladder(run: Report) -> str:
-    """Every gate with figure and bound, the failed ones first."""
+    """Every gate with figure and bound, the failed ones first, then by how much of its bound it
+    takes; the many samplers that passed are folded away."""
     if not run["verify"]:
         return ""
-    gates = run["verify"]["gates"]
-    order = ("failed", "not judged", "passed")
-    worst = sorted(gates, key=lambda gate: order.index(gate["verdict"]))
-    heads = [
-        both(f"html-{name}") for name in ("gate", "figure", "bound", "share", "verdict", "why")
-    ]
+    gates = sorted(run["verify"]["gates"], key=by_trouble)
+    good = [g for g in gates if g["name"].startswith("sampler ") and g["verdict"] == "passed"]
+    count = {"passed": sum(g["verdict"] == "passed" for g in gates), "all": len(gates)}
+    told = tag("p", both("html-ladder-text"))
+    told += gate_table([g for g in gates if g not in good], "html-gates", **count)
+    if good:
+        line = both("html-samplers", count=len(good))
+        told += folded(line, gate_table(good, "html-samplers", count=len(good)))
+    return section("ladder", told)
+
+
+ORDER = ("failed", "not judged", "passed")
+
+
+def by_trouble(gate: Mapping[str, Any]) -> tuple[int, float]:
+    whole = part(gate["figure"], gate["bound"])
+    return ORDER.index(gate["verdict"]), -(0 if isnan(whole) else whole)
+
+
+def gate_table(gates: Sequence[Mapping[str, Any]], key: str, **values: object) -> str:
+    names = ("gate", "figure", "bound", "share", "verdict", "why")
     rows = (
         [
             code(gate["name"]),
@@ -120,28 +136,31 @@ def ladder(run: Report) -> str:
             mark(gate["verdict"]),
             phrased(gate["why"]),
         ]
-        for gate in worst
+        for gate in gates
     )
-    passed = sum(gate["verdict"] == "passed" for gate in gates)
-    caption = {"passed": passed, "all": len(gates)}
-    drawn = table(both("html-gates", **caption), heads, rows, plainly("html-gates", **caption))
-    return section("ladder", tag("p", both("html-ladder-text")) + drawn)
+    heads = [both(f"html-{name}") for name in names]
+    return table(both(key, **values), heads, rows, plainly(key, **values))
 
 
 def number(figure: float | str | None) -> str:
     return "–" if figure is None else safe(figure if isinstance(figure, str) else f"{figure:.2g}")
 
 
-def share(figure: float | str | None, bound: float | None) -> str:
-    """How much of its bound a figure takes, as a bar with the number beside it."""
+def part(figure: float | str | None, bound: float | None) -> float:
+    """Which part of its bound a figure takes; nan where there is no such part."""
     try:
-        part = float(figure) / float(bound)  # type: ignore[arg-type]
+        return float(figure) / float(bound)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):
+        return nan
+
+
+def share(figure: float | str | None, bound: float | None) -> str:
+    """The same as a bar with the number beside it."""
+    whole = part(figure, bound)
+    if not isfinite(whole):
         return "–"
-    if not isfinite(part):
-        return "∞"
-    width = min(100.0, 100 * part)
-    told = f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.1f} %"
+    width = min(100.0, 100 * whole)
+    told = f"{100 * whole:.0f} %" if whole >= 0.1 else f"{100 * whole:.1f} %"
     return f'<span class="bar"><i style="width:{width:.0f}%"></i></span> {told}'
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from doctor import __version__
+from doctor import __version__, handoff
 from doctor.facts import Facts, build
 from doctor.page import patient, proof
 from doctor.page.markup import CODES, both, code, safe
 from doctor.page.proof import Pictures
 from doctor.words import LANGUAGES, say
 
-STYLE = Path(__file__).parent / "page.css"
 NAMES = {"en": "English", "zh": "中文"}
 NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, no network
 
@@ -45,13 +44,19 @@ def html(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{NOTHING}">\n'
         f'<meta name="referrer" content="no-referrer">\n<title>{title(run, lang)}</title>\n'
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f"<style>\n{style()}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#summary">{both("html-skip")}</a>\n'
         f"<header>{languages(lang)}<h1>{both('html-title')}</h1>\n{opening(run)}</header>\n"
         f'<nav aria-label="{safe(say("html-contents", lang))}"><ol>{"".join(links)}</ol></nav>\n'
         f"<main>\n{''.join(parts.values())}</main>\n"
         f"<footer><p>comfy-doctor {__version__}</p></footer>\n</body>\n</html>\n"
     )
+
+
+def style() -> str:
+    """The look of the runner's pages, and what this one has besides."""
+    files = handoff.runner() / "data" / "page.css", Path(__file__).parent / "page.css"
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def title(run: patient.Report, lang: str) -> str:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from doctor import pictures
+from doctor import pictures, preview, tensors
 from doctor.facts import NotKnown
 from doctor.options import BadUsage
 from doctor.page.proof import Pictures
@@ -15,9 +16,10 @@ from doctor.step import Write
 from doctor.verbs.patient import Args, home, target
 
 SCHEMA = "comfy-doctor.run/1"
-REPORT, PAGE, BEFORE, AFTER, STEPS = (
+REPORT, PAGE, TRACE, BEFORE, AFTER, STEPS = (
     "report.json",
     "report.html",
+    "trace.safetensors",
     "input.png",
     "render.png",
     "step-*.png",
@@ -109,6 +111,15 @@ def earlier(file: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
             continue
         if found.get("target") == run.get("target"):
             yield found
+
+
+def keep_steps(folder: Path) -> None:
+    """Small pictures of the steps in place of their trace, which is large."""
+    trace = folder / TRACE
+    with suppress(OSError, tensors.NotTensors):
+        for n, step in enumerate(preview.strip(tensors.read(trace.read_bytes())), 1):
+            step.save(folder / STEPS.replace("*", f"{n:02}"))
+    trace.unlink(missing_ok=True)
 
 
 def keep_input(folder: Path, image: str | None) -> None:

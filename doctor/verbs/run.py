@@ -80,6 +80,7 @@ def prove(
     kept = shared(answer | more_json(facts, diagnosis, screen.lang), screen)
     write_whole(files[1], kept)
     page.keep_input(out, args.image)
+    page.keep_steps(out)
     page.write(html, kept, screen.lang, files[1])
     proved(screen, result, (picture, html))
     told = {finding.id for finding in known.findings}
@@ -119,6 +120,7 @@ SIZE, MINUTES = "64×64", 1  # of the golden input picture; measured: 0.7 min
 def recipe(args: Args, picture: Path) -> list[str]:
     """The runner's words for what the user asked; what was not asked is the runner's default."""
     words = ["prove", "--out", str(picture.resolve())]
+    words += ["--trace", str(picture.resolve().with_name(page.TRACE))]
     words += ["--checkpoint", whole(args.checkpoint)] if args.checkpoint else []
     words += [] if args.checkpoint else ["--synthetic", "sd15"]
     words += ["--image", whole(args.image)] if args.image else []

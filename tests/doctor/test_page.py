@@ -3,12 +3,13 @@
 import base64
 import json
 import re
+import struct
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from doctor import pictures, report
+from doctor import pictures, preview, report
 from doctor.diagnose import diagnose
 from doctor.facts import Facts, Host, Package, Python, Target
 from doctor.finding import Finding, Severity
@@ -16,6 +17,7 @@ from doctor.page.markup import safe
 from doctor.page.plot import round_steps
 from doctor.page.proof import Pictures
 from doctor.page.whole import html
+from doctor.tensors import Tensor
 from doctor.verbs import page, run
 from tests.doctor.command import doctor
 
@@ -246,3 +248,45 @@ def test_rows_are_the_same_as_on_the_screen():
     text = html(told(), SHOWN)
     for _, value in report.first_rows(FACTS, "zh"):
         assert safe(value) in text
+
+
+def tensors(**named):
+    """Named numbers, (shape, values), as a safetensors file in float32."""
+    header, body = {}, b""
+    for name, (shape, values) in named.items():
+        data = struct.pack(f"<{len(values)}f", *values)
+        ends = [len(body), len(body) + len(data)]
+        header[name.replace("_", "/")] = {"dtype": "F32", "shape": shape, "data_offsets": ends}
+        body += data
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + body
+
+
+def test_steps_are_small_pictures_in_comfyuis_colours(tmp_path):
+    """A latent of (1, 0, 0, 0) at σ = 0 is (0.3512, 0.2297, 0.3227) of ComfyUI's SD 1.5 preview."""
+    one = ([1, 4, 1, 2], [1, 0, 0, 0, 0, 0, 0, 0])
+    (tmp_path / page.TRACE).write_bytes(
+        tensors(sigmas=([3], [14.0, 3.0, 0.0]), step_1=one, step_2=one)
+    )
+    page.keep_steps(tmp_path)
+    assert not (tmp_path / page.TRACE).exists()
+    first, last = (pictures.opened(one) for one in page.beside(tmp_path).steps)
+    halves = [round((value + 1) / 2 * 255) for value in (0.3512, 0.2297, 0.3227)]
+    assert [last.getpixel((x, 0)) for x in (0, 1)] == [tuple(halves), (128, 128, 128)]
+    assert abs(first.getpixel((0, 0))[0] - (0.3512 / 10**0.5 + 1) / 2 * 255) < 1
+
+
+@pytest.mark.parametrize("trace", [b"", b"\x08" + bytes(15), tensors(), tensors(sigmas=([0], []))])
+def test_a_trace_that_is_none_costs_the_pictures_alone(tmp_path, trace):
+    (tmp_path / page.TRACE).write_bytes(trace)
+    page.keep_steps(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_steps_twenty_are_shown_and_the_last_is():
+    step = Tensor((1, 4, 1, 1), (0.0, 0.0, 0.0, 0.0))
+    bright = Tensor((1, 4, 1, 1), (9.0, 9.0, 0.0, 0.0))
+    trace = {f"step/{n}": step for n in range(1, 50)} | {"step/50": bright}
+    shown = list(preview.strip({"sigmas": Tensor((51,), [1.0] * 51), **trace}))
+    assert len(shown) == 20
+    assert [one.getpixel((0, 0))[0] for one in shown[-2:]] == [128, 255]
