@@ -28,6 +28,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8}
+MOST_COMMAS = 500_000  # SDXL's header has 13,000; metadata of training a few times that
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 PIECE = 1 << 15  # numbers made or converted at a time: in the cache, and in one thread of torch
 
@@ -119,6 +120,8 @@ def entries_of(path: Path, table: bytes, size: int) -> dict[str, Entry]:
             damaged(path, "its header names something twice")
         return dict(pairs)
 
+    if table.count(b",") > MOST_COMMAS:  # its tables would be many times as large as the file
+        damaged(path, f"its header lists more than {MOST_COMMAS:,} things")
     try:
         rows = json.loads(table.decode("utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError):

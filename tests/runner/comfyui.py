@@ -3,6 +3,7 @@
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR lora CHECKPOINT LORA STRENGTH OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR names CHECKPOINT OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR graph FOLDER GRAPH.json OUT
+    COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR kinds NAMES.json OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR dtypes CARDS.json OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR tokens PROMPTS.json FOLDER OUT
 
@@ -148,6 +149,26 @@ def there(folder):
     return nodes.NODE_CLASS_MAPPINGS | nodes_model_advanced.NODE_CLASS_MAPPINGS
 
 
+def kinds(known, out):
+    """kind -> {inputs: name -> [type, limits and default], outputs} of the kinds asked for."""
+    (out.parent / "input").mkdir(exist_ok=True)
+    nodes, told = there(out.parent), {}
+    for kind in json.loads(known.read_text()):
+        inputs = {}
+        for name, (type, *more) in nodes[kind].INPUT_TYPES()["required"].items():
+            about = {k: v for k, v in (more or [{}])[0].items() if k in KEPT}
+            choices = type if isinstance(type, (list, tuple)) else None
+            named = name.endswith("_name") or name == "image"  # of files, or of samplers
+            about |= {"choices": list(choices)} if choices and not named else {}
+            inputs[name] = ["COMBO" if choices is not None else str(type), about]
+        told[kind] = {"inputs": inputs, "outputs": [str(one) for one in nodes[kind].RETURN_TYPES],
+                      "saves": bool(getattr(nodes[kind], "OUTPUT_NODE", False))}  # fmt: skip
+    out.write_text(json.dumps(told, indent=1) + "\n")
+
+
+KEPT = ("default", "min", "max", "control_after_generate", "image_upload")
+
+
 def run(rows, kinds, more, kept):
     values = {}
 
@@ -236,6 +257,5 @@ if __name__ == "__main__":
     if command == "lora":
         lora(*more[:2], float(more[2]), more[3])
     else:
-        {"names": names, "graph": graph, "dtypes": dtypes, "tokens": tokens}[command](
-            *map(Path, more)
-        )
+        commands = {"names": names, "kinds": kinds, "graph": graph, "dtypes": dtypes}
+        (commands | {"tokens": tokens})[command](*map(Path, more))

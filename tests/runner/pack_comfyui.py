@@ -1,6 +1,6 @@
 """Numbers of a real ComfyUI, kept in tests/golden/ for machines without one.
 
-    COMFYUI_DIR=... python -m tests.runner.pack_comfyui lora|tokens|dtypes FOLDER
+    COMFYUI_DIR=... python -m tests.runner.pack_comfyui lora|tokens|dtypes|kinds FOLDER
 
 FOLDER is for what is made on the way. Made with ComfyUI 0.3.64, torch 2.13.0, on the CPU.
 COMFYUI_PYTHON is its interpreter; COMFYUI_DIR/../venv/bin/python by default.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from runner.nodes import NODES
 from tests.runner import loras, test_devices, test_lora, test_tokenizer
 from tests.runner.conftest import write
 
@@ -63,7 +64,12 @@ def pack_dtypes(folder):
     (GOLDEN / "cards.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def pack_kinds(folder):
+    (folder / "asked.json").write_text(json.dumps(list(NODES)))
+    ask("kinds", folder / "asked.json", folder / "kinds.json")
+    (GOLDEN / "nodes.json").write_bytes((folder / "kinds.json").read_bytes())
+
+
 if __name__ == "__main__":
-    {"lora": pack_lora, "tokens": pack_tokens, "dtypes": pack_dtypes}[sys.argv[1]](
-        Path(sys.argv[2])
-    )
+    packs = {"lora": pack_lora, "tokens": pack_tokens, "dtypes": pack_dtypes, "kinds": pack_kinds}
+    packs[sys.argv[1]](Path(sys.argv[2]))

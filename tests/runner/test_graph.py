@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -201,3 +202,25 @@ def test_every_widget_takes_its_own_default():
     for kind in NODES.values():
         for wanted in kind.inputs.values():
             assert not isinstance(wanted, Widget) or wanted.against(wanted.default) is None
+
+
+def test_every_node_is_what_it_is_in_comfyui():
+    """Names, order, types, limits, defaults and choices, held against its own INPUT_TYPES."""
+    theirs = json.loads(Path("tests/golden/nodes.json").read_text())
+    assert list(theirs) == list(NODES)
+    for name, kind in theirs.items():
+        ours = NODES[name]
+        assert (list(ours.outputs), ours.saves) == (kind["outputs"], kind["saves"]), name
+        assert list(ours.inputs) == list(kind["inputs"]), name
+        for one, (type, about) in kind["inputs"].items():
+            wanted = ours.inputs[one]
+            if not isinstance(wanted, Widget):
+                assert wanted == type, (name, one)
+                continue
+            assert wanted.type == type, (name, one)
+            assert wanted.rolls == about.get("control_after_generate", False), (name, one)
+            if "max" in about:
+                limits = about["default"], about["min"], about["max"]
+                assert (wanted.default, wanted.low, wanted.high) == limits, (name, one)
+            if wanted.choices and name != "ModelSamplingDiscrete":
+                assert list(wanted.choices) == about["choices"], (name, one)

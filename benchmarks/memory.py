@@ -1,0 +1,87 @@
+"""How much memory an img2img takes at its peak: each model and precision in a process of its own.
+
+    python -m benchmarks.memory [--out FILE] [MODEL:DTYPE ...]
+
+By default sd15, sd21 and sdxl in float32 and float16 on the CPU, from files of synthetic weights
+(float16 in the file). The peak is the process's own resident set (VmHWM), pages of the file
+included; the bound for SDXL in float32 is 16 GB. On a CPU without float16 arithmetic a step in
+float16 takes minutes, so those load and read the prompts and encode, and stop before the denoiser.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from runner import checkpoint, devices, pipeline, synthetic
+from runner.pixels import gradient
+from runner.recipe import Recipe
+
+ALL = [f"{model}:{dtype}" for model in synthetic.MODELS for dtype in ("float32", "float16")]
+RECIPE = Recipe("a dog with a hat", "blurry", steps=1, denoise=1.0)
+
+
+def child(path, dtype):
+    """Load and render one picture of 64 x 64; peak and size of the weights, in bytes."""
+    placement = devices.choose("cpu", dtype)
+    start = time.perf_counter()
+    models = pipeline.load(checkpoint.read(Path(path)), placement, 2, lambda *_: None)
+    loaded, peak = time.perf_counter() - start, highest()
+    if dtype == "float32":
+        pipeline.img2img(models, RECIPE, gradient(64, 64), lambda *_: None)
+    else:
+        pipeline.reads(models, RECIPE, lambda *_: None)
+    networks = models.text, models.denoiser.unet, models.vae
+    held = sum(w.numel() * w.element_size() for one in networks for w in one.parameters())
+    return {"loaded": peak, "peak": highest(), "weights": held, "seconds_to_load": loaded}
+
+
+def highest():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measured(asked, folder):
+    model, dtype = asked.split(":")
+    path = folder / f"{model}.safetensors"
+    if not path.exists():
+        for other in folder.iterdir():
+            other.unlink()
+        synthetic.write(model, path, 2, lambda *_: None)
+    words = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), dtype]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    return {"model": model, "dtype": dtype, "file": path.stat().st_size, **json.loads(run.stdout)}
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("asked", nargs="*", default=ALL, metavar="MODEL:DTYPE")
+    options.add_argument("--out", type=Path)
+    options.add_argument("--child", nargs=2)
+    given = options.parse_args()
+    if given.child:
+        print(json.dumps(child(*given.child)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measured(asked, Path(folder)) for asked in given.asked]
+    for row in rows:
+        name, size = f"{row['model']} {row['dtype']}", row["weights"] / 1e9
+        print(f"{name}: {row['peak'] / 1e9:.2f} GB at the peak, {size:.2f} GB of it weights")
+    if given.out:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+        about = {
+            "command": "python -m benchmarks.memory",
+            "commit": commit.stdout.strip(),
+            "date": time.strftime("%Y-%m-%d"),
+            "cores": os.cpu_count(),
+            "bytes": rows,
+        }
+        given.out.write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
