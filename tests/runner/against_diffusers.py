@@ -78,7 +78,7 @@ def compare(models, shapes, width, height):
     x = ours * models.latent_scale + pipeline.first_noise(1, ours) * sigma
     t = models.denoiser.table.timestep(sigma.view(1))
     out = their_unet(x / (sigma**2 + 1) ** 0.5, t, text).sample
-    told["step"] = gap(models.denoiser.alone(x, sigma, Prompt(text)), x - out * sigma)
+    told["step"] = gap(models.denoiser.guess(x, sigma, Prompt(text)), x - out * sigma)
     decoded = (their_vae.decode(ours).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
     told["decode"] = gap(models.vae.decode(ours), decoded)
     return told

@@ -204,6 +204,17 @@ def test_every_widget_takes_its_own_default():
             assert not isinstance(wanted, Widget) or wanted.against(wanted.default) is None
 
 
+def test_a_graph_comes_out_of_a_picture_that_comfyui_saved():
+    """SaveImage of ComfyUI 0.3.64 wrote it (test_against_comfyui.py)."""
+    pytest.importorskip("torch")
+    asked = graph.read(Path("tests/golden/comfyui.png"))
+    kinds = [one.kind for one in asked.nodes.values()]
+    assert len(kinds) == 13
+    assert {"LoraLoader", "ModelSamplingDiscrete", "VAELoader", "ImageScale"} <= set(kinds)
+    values = graph.settings(next(one for one in asked.nodes.values() if one.kind == "KSampler"))
+    assert (values["sampler_name"], values["cfg"]) == ("dpmpp_2m", 3.0)
+
+
 def test_every_node_is_what_it_is_in_comfyui():
     """Names, order, types, limits, defaults and choices, held against its own INPUT_TYPES."""
     theirs = json.loads(Path("tests/golden/nodes.json").read_text())
