@@ -7,7 +7,7 @@ alone, so a websocket that is lost, or lies, costs the times of the nodes and no
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -153,7 +153,7 @@ def step(
         try:
             if events is None:
                 if lost > REOPENED:
-                    wait(left)
+                    sleep(left)
                     break
                 events = Events(server, client)
             event = events.next(left)
@@ -163,16 +163,10 @@ def step(
             if events is not None:
                 events.close()
             events, lost = None, lost + 1
-            wait(min(0.2 * lost, left))
+            sleep(min(0.2 * lost, left))
     if followed.over:
-        wait(0.05)  # /history is written when the last event has been sent
+        sleep(0.05)  # /history is written when the last event has been sent
     return events, lost
-
-
-def wait(seconds: float) -> None:
-    from time import sleep
-
-    sleep(max(0.0, seconds))
 
 
 def queue(server: Server, graph: Graph, client: str) -> str:

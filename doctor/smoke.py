@@ -4,7 +4,7 @@ Gates have the shape of the runner's: a name, a figure, a bound, passed / failed
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,9 +48,22 @@ class Shot:
     latents: Mapping[str, Tensor] = field(default_factory=dict)  # encode, sample
 
 
-def bounds() -> Mapping[str, float]:
-    made = rows(read(FOLDER / "smoke.toml"), "bounds", Bound)
-    return {row.stage: row.bound for row in made if isinstance(row, Bound)}
+@dataclass(frozen=True, kw_only=True)
+class Coarser(Row):
+    dtype: str
+    times: float
+    picture: float
+
+
+def bounds(dtype: str = "float32") -> dict[str, float]:
+    """By stage: relative rms of latents, dB of the picture; wider in fewer bits."""
+    file = read(FOLDER / "smoke.toml")
+    found = {r.stage: r.bound for r in rows(file, "bounds", Bound) if isinstance(r, Bound)}
+    for row in rows(file, "coarser", Coarser):
+        if isinstance(row, Coarser) and row.dtype == dtype:
+            found = {stage: bound * row.times for stage, bound in found.items()}
+            found["picture"] = row.picture
+    return found
 
 
 def passed(name: str, why: str = "", figure: float | None = None) -> Gate:
@@ -192,31 +205,38 @@ def changed(name: str, first: Shot, other: Shot) -> Iterator[Gate]:
         yield failed(name, "another one gives the same picture")
 
 
-def against(shot: Shot, ours: Image.Image, trace: Mapping[str, Tensor], why: str) -> list[Gate]:
+def against(
+    shot: Shot,
+    ours: Image.Image,
+    trace: Mapping[str, Tensor],
+    why: str = "",
+    dtype: str = "float32",
+) -> list[Gate]:
     """The server's numbers held against the runner's, in the order they come about.
 
-    why: what makes them differ by nature ("" on one device in one precision): then a figure
-    outside its bound is not judged.
+    why: what makes them differ by nature ("" on one device): then a figure outside its bound is
+    not judged. dtype: that of the runner's denoiser.
     """
-    gates = []
+    gates, limits = [], bounds(dtype)
     for stage in ("encode", "sample"):
         if stage not in shot.latents or f"node/{stage}" not in trace:
             gates.append(not_judged(stage, "its latents are not at hand"))
             continue
         figure = tensors.gap(shot.latents[stage], trace[f"node/{stage}"])
-        gates.append(held(stage, figure, figure <= bounds()[stage], why))
+        gates.append(held(stage, figure, limits[stage], figure <= limits[stage], why))
     if shot.picture is None:
         return [*gates, failed("picture", shot.broken)]
     figure = pictures.psnr(shot.picture, ours)
-    gate = held("picture", figure, figure >= bounds()["picture"], why)
+    bound = limits["picture"]
+    gate = held("picture", figure, bound, figure >= bound, why)
     most = pictures.different(shot.picture, ours)
     told = "uint8 equal" if figure == math.inf else f"{most} pixels differ in their last bits"
     return [*gates, replace(gate, why="; ".join(filter(None, [told, gate.why])))]
 
 
-def held(stage: str, figure: float, good: bool, why: str) -> Gate:
+def held(stage: str, figure: float, bound: float, good: bool, why: str) -> Gate:
     verdict = PASSED if good else NOT_JUDGED if why else FAILED
-    return Gate(stage, figure, bounds()[stage], verdict, "" if good else why)
+    return Gate(stage, figure, bound, verdict, "" if good else why)
 
 
 def parting(gates: Sequence[Gate]) -> str:
@@ -229,7 +249,6 @@ def parting(gates: Sequence[Gate]) -> str:
     return "" if not first else "sample or decode" if blind else names[first]
 
 
-Sample = Callable[[str], Heard]
 ORDER = ("first", "seed", "prompt", "again")
 
 

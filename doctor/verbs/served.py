@@ -71,7 +71,7 @@ def started(
 ) -> Iterator[Place]:
     """A ComfyUI of this installation on a free port, ended afterwards. Raises NotServed."""
     facts = examine.examine(patient, 1)
-    port = next(machine.free_after(launch_port()), 0)
+    port = next(machine.free_after(listen.PORT), 0)
     kept = examine.kept(Path(str(patient.comfyui))).flags
     own = [*needed(facts), *apart(Path(str(patient.comfyui)), scratch), "--port", str(port)]
     words = [*flags.words(flags.applied(kept, own, world())), *own, "--listen", "127.0.0.1"]
@@ -84,10 +84,6 @@ def started(
         yield Place(server, True, checkpoint, str(scratch / "models"), seconds=phases)
     finally:
         running.end()
-
-
-def launch_port() -> int:
-    return listen.PORT
 
 
 def up(what: Command, scratch: Path, limit: float) -> Running:

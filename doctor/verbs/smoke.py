@@ -158,7 +158,7 @@ class Smoke:
         ours = pictures.opened(Path(said["pictures"][0]["file"]).read_bytes())
         trace = tensors.read((self.scratch / "trace.safetensors").read_bytes())
         why = apart(self.stats, said)
-        self.judge(*smoke.against(first, ours, trace, why))
+        self.judge(*smoke.against(first, ours, trace, why, str(said["dtype"])))
         if parted := smoke.parting(self.gates):
             self.screen.lines(["! " + say("parts-at", self.screen.lang, stage=parted)])
         return self.keep(patient, first, ours)

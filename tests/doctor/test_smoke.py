@@ -9,7 +9,7 @@ from PIL import Image
 
 from doctor import pictures, smoke, tensors
 from doctor.cli import main
-from runner import verify
+from runner import rungs_network, rungs_whole
 from tests.doctor.double import serving
 
 
@@ -130,8 +130,11 @@ def test_bad_usage_is_refused(capsys, words):
 
 def test_the_bounds_are_those_of_the_ladder():
     told = smoke.bounds()
-    assert (told["encode"], told["sample"]) == (verify.ENCODE, verify.RUN)
-    assert all(isinstance(bound, float) for bound in told.values())
+    assert (told["encode"], told["sample"]) == (rungs_network.ENCODE, rungs_whole.RUN)
+    for dtype in ("float16", "bfloat16"):
+        wider = smoke.bounds(dtype)
+        assert wider["encode"] > told["encode"]
+        assert wider["picture"] < told["picture"]
 
 
 def of(*numbers):
