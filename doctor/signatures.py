@@ -81,9 +81,13 @@ class Book:
         return {id: Severity[s.severity.upper()] for s in self.stages for id in s.ids}
 
     @cached_property
-    def aside(self) -> re.Pattern[str]:
-        patterns = (f"(?:{pattern})" for one in self.asides for pattern in one.patterns)
-        return re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)
+    def quiet(self) -> Mapping[str, Sequence[re.Pattern[str]]]:
+        """literal -> what makes a line that holds it unimportant."""
+        found: dict[str, list[re.Pattern[str]]] = {}
+        for pattern in (pattern for one in self.asides for pattern in one.patterns):
+            made = re.compile(INDENTED.sub(r"^\\s{0,12}", pattern), re.IGNORECASE)
+            found.setdefault(logfile.literal(pattern), []).append(made)
+        return found
 
     @cached_property
     def searches(self) -> Mapping[str, Sequence[tuple[re.Pattern[str], str]]]:

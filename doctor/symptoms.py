@@ -55,13 +55,14 @@ STRANGERS = ("error", "exception", "fatal", "interrupt", "critical", "exit")
 def scan(stream: BinaryIO, signatures: Book) -> Reading:
     """Read a log to its end, in a stream."""
     seen, tries = Reading(), dict[re.Pattern[str], int]()
-    sieve = logfile.Sieve({*signatures.searches, *FRAMES, *STRANGERS}, FRAMES)
+    literals = {*signatures.searches, *signatures.quiet, *FRAMES, *STRANGERS}
+    sieve = logfile.Sieve(literals, FRAMES)
     for block in logfile.blocks(stream):
-        for line, literals in sieve.lines(block, seen.lines + 1):
-            if signatures.aside.search(line.text):
+        for line, held in sieve.lines(block, seen.lines + 1):
+            if any(p.search(line.text) for one in held for p in signatures.quiet.get(one, ())):
                 continue
             follow(seen, line)
-            for literal in literals:
+            for literal in held:
                 attempt(seen, line, signatures, literal, tries)
         seen.lines += block.count(b"\n") + (not block.endswith(b"\n"))
     return seen

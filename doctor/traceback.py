@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-FRAMES = (  # as Python prints a frame, and as rich does
-    re.compile(r'File "(?P<path>[^"\n]{1,500})", line \d+(?:, in (?P<function>[\w<>]{1,100}))?'),
-    re.compile(r"(?P<path>[\w:/\\. ~-]{1,300}\.py):\d+ in (?P<function>[\w<>]{1,100})"),
-)
+FRAMES = {  # as Python prints a frame, and as rich does; each by what a line with it holds
+    'File "': re.compile(
+        r'File "(?P<path>[^"\n]{1,500})", line \d+(?:, in (?P<function>[\w<>]{1,100}))?'
+    ),
+    ".py:": re.compile(r"(?P<path>[\w:/\\. ~-]{1,300}\.py):\d+ in (?P<function>[\w<>]{1,100})"),
+}
 HEADS = ("Exception during processing", "Error occurred when executing", "Error handling request")
 STARTS = ("Traceback (most recent call last", "Stack Trace")
 LIBRARY = re.compile(r"/(?:site-packages|dist-packages|lib/python3[\d.]*|Lib)/|<frozen |<string>")
@@ -60,7 +62,9 @@ def owner(path: str) -> tuple[str, str]:
 
 def frames(text: str) -> Iterator[tuple[str, str]]:
     """The path and the function of each frame on a line."""
-    for pattern in FRAMES:
+    for held, pattern in FRAMES.items():
+        if held not in text:
+            continue
         for found in islice(pattern.finditer(text), 100):  # some logs put all frames on one line
             yield found["path"], found["function"] or ""
 
