@@ -14,6 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from runner.ceiling import Ceiling, ceiling, flops, memory_peak, others
 from runner.devices import Placement, machine, settle, small_convolutions
 from runner.guidance import guide
 from runner.noise import Dice, first_noise
@@ -76,12 +77,34 @@ class Timing:
 
 @dataclass(frozen=True)
 class Bench:
+    """stages: seconds of text, encode and decode, once each, and of the very first step."""
+
     machine: Mapping[str, object]
     settings: Settings
     timing: Timing
+    stages: Mapping[str, float]
+    ceiling: Ceiling
+    flops: int | None  # of a guided step
+    memory: int | None  # bytes, at most
+    others: float  # processes that wanted a core, too
+
+    @property
+    def share(self) -> float | None:
+        """Of the device's own rate of large products. Past 1 where a lever multiplies less."""
+        if self.flops is None:
+            return None
+        return self.flops / self.timing.typical / self.ceiling.flops
+
+    def doubts(self) -> Iterator[str]:
+        yield from self.timing.doubts()
+        if self.others > 0.5:
+            yield f"{self.others:.1f} other processes wanted this machine's cores."
 
     def to_json(self) -> dict[str, object]:
-        """The object of schema runner.bench/1; seconds are per step, spread in seconds."""
+        """The object of schema runner.bench/1; seconds are per step, spread in seconds.
+
+        ceiling: flops and bytes a second of this device; memory in bytes.
+        """
         typical = self.timing.typical
         return {
             "schema": "runner.bench/1",
@@ -91,17 +114,27 @@ class Bench:
             "median": typical,
             "spread": self.timing.spread,
             "steps_per_second": 1 / typical,
-            "doubts": list(self.timing.doubts()),
+            "stages": dict(self.stages),
+            "ceiling": asdict(self.ceiling),
+            "flops": self.flops,
+            "share": self.share,
+            "memory": self.memory,
+            "others": self.others,
+            "doubts": list(self.doubts()),
         }
 
 
 @torch.inference_mode()
 def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
-    """Time every step of `runs` sampler runs after `warmup` untimed ones."""
+    """Time every step of `runs` sampler runs after `warmup` untimed ones, then each other stage."""
     device = models.placement.device
-    blank = torch.empty(settings.batch, 4, settings.size // 8, settings.size // 8)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    blank = torch.zeros(settings.batch, 4, settings.size // 8, settings.size // 8)
+    start = time.perf_counter()
     texts = "a dog with a hat", "a dog without a hat"
     positive, negative = (prompt(models, *models.text.encode(text), blank) for text in texts)
+    stages = {"text": (time.perf_counter() - start) / len(texts)}
     table = models.denoiser.table
     sigmas = walk(table, settings.scheduler, settings.sampler_name, settings.steps, 1.0)
     guided = guide(models.denoiser.quick(sigmas), positive, negative, settings.cfg)
@@ -114,10 +147,43 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
                 guided, x.to(device), sigmas, Dice(run, x.to(device))
             )
             taken = list(timed(steps, lambda: settle(device)))
+            stages.setdefault("first step", taken[0])
             seconds += taken if run >= settings.warmup else []
             progress("bench", run + 1, total)
-    settings = replace(settings, levers=" ".join(models.denoiser.levers))
-    return Bench(machine(device), settings, Timing(tuple(seconds)))
+    stages |= picture_stages(models, blank)
+    said = positive.text.expand(2 * len(blank), -1, -1)
+    label = None if positive.label is None else positive.label.expand(len(said), -1)
+    times = torch.zeros(len(said))
+    asked = flops(models.denoiser.unet, blank.repeat(2, 1, 1, 1), times, said, label)  # type: ignore[arg-type]
+    return Bench(
+        machine(device),
+        replace(settings, levers=" ".join(models.denoiser.levers)),
+        Timing(tuple(seconds)),
+        stages,
+        ceiling(device, models.placement.unet),
+        asked,
+        memory_peak(device),
+        others(),
+    )
+
+
+def picture_stages(models: Models, blank: Tensor) -> dict[str, float]:
+    """Seconds to encode and to decode a picture of that size, each the second time."""
+    device, found = models.placement.device, dict[str, float]()
+    latent = torch.randn_like(blank[:1])
+    picture = torch.rand(1, latent.shape[2] * 8, latent.shape[3] * 8, 3)
+    works: dict[str, Callable[[], Tensor]] = {
+        "encode": lambda: models.vae.encode(picture),  # type: ignore[no-untyped-call]
+        "decode": lambda: models.vae.decode(latent),  # type: ignore[no-untyped-call]
+    }
+    for name, work in works.items():
+        for _ in range(2):
+            settle(device)
+            start = time.perf_counter()
+            work()
+            settle(device)
+            found[name] = time.perf_counter() - start
+    return found
 
 
 def timed(steps: Iterator[Tensor], settle: Callable[[], None]) -> Iterator[float]:

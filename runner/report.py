@@ -19,6 +19,7 @@ WORDS: dict[str, dict[str, str]] = {
         "executed": "Executed {n} nodes in {seconds:.1f} s on {device} in {dtype}.",
         "black": "The result is not finite: NaN or infinity first in {where}.",
         "rate": "{rate:.2f} steps a second ({ms:.0f} ms ± {spread:.0f} ms, {n} steps timed).",
+        "share": "{tera:.3f} TFLOP/s, {share:.0%} of this device's large products ({best:.3f}).",
         "doubt": "doubt",
         "note": "note",
         "faster": "{times:.2f} times as fast as the other result.",
@@ -46,6 +47,7 @@ WORDS: dict[str, dict[str, str]] = {
         "executed": "已执行 {n} 个节点，用时 {seconds:.1f} 秒（{device}，{dtype}）。",
         "black": "结果含有 NaN 或无穷大，最先出现在 {where}。",
         "rate": "每秒 {rate:.2f} 步（{ms:.0f} 毫秒 ± {spread:.0f} 毫秒，共计时 {n} 步）。",
+        "share": "{tera:.3f} TFLOP/s，相当于本设备大矩阵乘法速度（{best:.3f}）的 {share:.0%}。",
         "doubt": "存疑",
         "note": "注意",
         "faster": "速度是另一结果的 {times:.2f} 倍。",
@@ -141,6 +143,10 @@ def bench_lines(bench: Mapping[str, Any], lang: str) -> Iterator[str]:
     typical, spread = bench["median"] * 1000, bench["spread"] * 1000
     rate, count = bench["steps_per_second"], len(bench["seconds"])
     yield say("rate", lang, rate=rate, ms=typical, spread=spread, n=count)
+    if bench["share"] is not None:
+        rates = {"share": bench["share"], "tera": bench["flops"] / bench["median"] / 1e12}
+        yield say("share", lang, **rates, best=bench["ceiling"]["flops"] / 1e12)
+    yield "  " + ", ".join(f"{stage} {took:.2f} s" for stage, took in bench["stages"].items())
     if "times_as_fast" in bench:
         yield say("faster", lang, times=bench["times_as_fast"])
     yield from (f"  {say('doubt', lang)}: {doubt}" for doubt in bench["doubts"])

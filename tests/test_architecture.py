@@ -27,7 +27,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow trace layers births golden gate experiments
-        rungs_formula rungs_network again rungs_whole verify bench
+        rungs_formula rungs_network again rungs_whole verify ceiling bench
         listening drawing page_stages page
         report announcer arguments cli __main__
     """.split(),

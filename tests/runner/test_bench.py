@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from runner import bench, checkpoint, devices, pipeline  # noqa: E402
+from runner import bench, ceiling, checkpoint, devices, pipeline  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 
 
@@ -68,3 +68,31 @@ def test_only_equal_runs_compare(result):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(Refused, match="is a"):
         bench.Settings("x", **wrong).checked()
+
+
+def test_it_is_told_what_a_step_asks_of_the_device(result):
+    assert result["flops"] > 1e6
+    rate = result["flops"] / result["median"]
+    assert result["share"] == pytest.approx(rate / result["ceiling"]["flops"])
+    assert set(result["stages"]) == {"text", "first step", "encode", "decode"}
+    assert result["ceiling"]["bytes"] > 0
+
+
+def test_operations_are_counted_and_not_done(small):
+    models = pipeline.load(checkpoint.read(small), devices.choose("cpu"), 2, lambda *_: None)
+    unet = models.denoiser.unet
+    before = {name: weight.data_ptr() for name, weight in unet.named_parameters()}
+    x, t = torch.zeros(1, 4, 8, 8), torch.zeros(1)
+    text = torch.zeros(1, 77, unet.middle_block[1].transformer_blocks[0].attn2.to_k.in_features)
+    one = ceiling.flops(unet, x, t, text, None)
+    assert ceiling.flops(unet, x.repeat(2, 1, 1, 1), t.repeat(2), text.repeat(2, 1, 1)) == 2 * one
+    assert before == {name: weight.data_ptr() for name, weight in unet.named_parameters()}
+
+
+def test_a_busy_machine_is_said(result):
+    timing = bench.Timing((1.0,) * 5)
+    settings = bench.Settings("x")
+    rate = ceiling.Ceiling(1e9, 1e9)
+    quiet, busy = (bench.Bench({}, settings, timing, {}, rate, None, None, n) for n in (0.1, 3.2))
+    assert not list(quiet.doubts())
+    assert list(busy.doubts()) == ["3.2 other processes wanted this machine's cores."]

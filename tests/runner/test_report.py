@@ -50,12 +50,15 @@ def test_a_render_that_is_not_finite_says_where():
 def test_a_timing_says_its_doubts():
     told = {
         "median": 0.5, "spread": 0.01, "steps_per_second": 2.0, "seconds": [0.5],
-        "doubts": ["few"], "times_as_fast": 1.5,
+        "doubts": ["few"], "times_as_fast": 1.5, "share": 0.5, "flops": 1e11,
+        "ceiling": {"flops": 4e11, "bytes": 1e10}, "stages": {"decode": 0.25},
     }  # fmt: skip
     lines = list(report.bench_lines(told, "en"))
     assert lines[0].startswith("2.00 steps a second (500 ms ± 10 ms")
-    assert "1.50 times" in lines[1]
-    assert "few" in lines[2]
+    assert lines[1] == "0.200 TFLOP/s, 50% of this device's large products (0.400)."
+    assert lines[2] == "  decode 0.25 s"
+    assert "1.50 times" in lines[3]
+    assert "few" in lines[4]
 
 
 @pytest.mark.parametrize(("locale", "lang"), [("zh_CN.UTF-8", "zh"), ("de_DE", "en"), ("", "en")])
