@@ -183,13 +183,15 @@ def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
 def asked_for(options: argparse.Namespace) -> Recipe:
     """The recipe in the options, checked, with both output paths, before anything slow."""
     from runner.pipeline import named
-    from runner.pixels import can_write
+    from runner.pixels import can_write, load
 
     names = Recipe.__dataclass_fields__
     recipe = named(Recipe(**{name: getattr(options, name) for name in names}))
     for path in (options.out, options.trace):
         if path:
             can_write(path)
+    if options.image:
+        load(options.image)  # refused now, and not after the weights
     if options.page:
         from runner import page
 
@@ -350,13 +352,12 @@ def verified(options: argparse.Namespace, tell: Progress) -> tuple["Models | Non
 
     def load(name: str) -> "Subject":
         from runner.gate import Subject
-        from runner.golden import MODELS as KNOWN
-        from runner.golden import golden
+        from runner.golden import known
 
         models, took = loaded(asked[name], placement, tell, options.without)
         seconds["weights"] = seconds.get("weights", 0.0) + took
         kept.extend([models] if len(asked) == 1 else [])
-        return Subject(models, asked[name], golden(name) if name in KNOWN else None)
+        return Subject(models, asked[name], known(name))
 
     start = time.perf_counter()
     with exact(placement):

@@ -38,6 +38,12 @@ class Golden:
         return self.tensors[key]
 
 
+def known(model: str) -> Golden | None:
+    """The numbers on a synthetic model; None where there are none, as for a file of one's own."""
+    there = model in MODELS and (DATA / f"golden.{model}.json").exists()
+    return golden(model) if there else None
+
+
 @lru_cache(maxsize=len(MODELS))
 def golden(model: str = "sd15") -> Golden:
     return Golden(model)

@@ -138,7 +138,7 @@ def test_a_picture_that_is_not_finite_is_exit_1_and_says_where(run, small, tmp_p
 
 def test_a_missing_embedding_is_a_note(run):
     notes = json.loads(run("render", "--json", positive="a embedding:foo")[1])["notes"]
-    assert notes == ["embedding:foo is not loaded and was left out of the prompt."]
+    assert notes == ["embedding:foo is not there and was left out of the prompt."]
 
 
 def test_bench_compares_only_what_is_equal(run, small, tmp_path):
