@@ -35,7 +35,8 @@ class Browser:
             "binary": shutil.which("chromium"),
             "args": [f"--{flag}" for flag in FLAGS] + [f"--user-data-dir={profile}"],
         }
-        want = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
+        want = {"browserName": "chrome", "goog:chromeOptions": options}
+        want = {"alwaysMatch": {**want, "goog:loggingPrefs": {"browser": "ALL"}}}
         self.base += "/" + self.ask("", {"capabilities": want})["sessionId"]
 
     def ask(self, path, body=None, method="POST"):
@@ -57,6 +58,24 @@ class Browser:
 
     def script(self, code):
         return self.ask("/execute/sync", {"script": code, "args": []})
+
+    def later(self, code):
+        """What a script gives to the function that stands last among its arguments."""
+        return self.ask("/execute/async", {"script": code, "args": []})
+
+    def console(self):
+        """What the page has written to its console since it was asked last."""
+        return [row["message"] for row in self.ask("/se/log", {"type": "browser"})]
+
+    def press(self, *keys):
+        for key in keys:
+            codes = {"Tab": 9, "ArrowRight": 39, "Enter": 13, " ": 32}
+            what = {"key": key, "windowsVirtualKeyCode": codes[key]}
+            for kind in ("rawKeyDown", "keyUp"):
+                self.cdp("Input.dispatchKeyEvent", type=kind, **what)
+
+    def scripts(self, allowed):
+        self.cdp("Emulation.setScriptExecutionDisabled", value=not allowed)
 
     def screenshot(self):
         """The whole page, not only what fits into the window."""
