@@ -26,8 +26,8 @@ def pip(facts: Facts, *words: str) -> str:
 def doctor(facts: Facts, *words: str) -> str:
     """comfy-doctor itself on the same patient."""
     where = ["--comfyui", facts.target.comfyui] if facts.target.comfyui else []
-    if not where and facts.target.python:
-        where = ["--python", facts.target.python]
+    if facts.target.python and (facts.target.named or not where):
+        where += ["--python", facts.target.python]
     own = words.index("--") if "--" in words else len(words)  # what follows is main.py's
     return line(facts, "comfy-doctor", *words[:own], *where, *words[own:])
 

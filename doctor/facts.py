@@ -63,6 +63,7 @@ class Target:
     layout: str = ""  # venv, conda, portable, system, none
     flags: tuple[str, ...] = ()  # interpreter flags this layout starts ComfyUI with ("-s")
     others: tuple[str, ...] = ()  # interpreters found and not chosen
+    named: bool = False  # the user named it, and it would not be found without
 
 
 @dataclass(frozen=True)

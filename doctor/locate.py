@@ -59,10 +59,11 @@ def folder(named: str | None, cwd: Path) -> Path | None:
 def target(comfyui: Path | None, python: str | None) -> Target:
     """The interpreter that runs this ComfyUI, by the strongest evidence first."""
     where = str(comfyui) if comfyui else None
+    found = [] if comfyui is None else list(candidates(comfyui))
     if python is not None:
         path = interpreter_named(python)
-        return Target(where, path, "named by --python", layout(Path(path)))
-    found = [] if comfyui is None else list(candidates(comfyui))
+        alone = not found or found[0][0] != path
+        return Target(where, path, "named by --python", layout(Path(path)), named=alone)
     if not found:
         return Target(where, None, "no interpreter of its own was found", "none")
     (path, why, kind), *rest = found

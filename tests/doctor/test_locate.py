@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from doctor import locate
+from doctor import advise, locate
+from doctor.facts import Facts, Host
 from doctor.locate import BadTarget
+
+LINUX = Host(os="linux")
 
 
 @pytest.fixture
@@ -118,3 +121,14 @@ def test_conda_is_told_by_its_folder(tmp_path):
     (tmp_path / "conda-meta").mkdir()
     assert locate.layout(tmp_path / "bin" / "python") == "conda"
     assert locate.layout(Path(os.path.realpath(sys.executable))) in ("system", "conda")
+
+
+def test_an_interpreter_elsewhere_is_named_again_in_what_the_doctor_advises(comfyui, tmp_path):
+    """A command that is copied from a report finds the same patient."""
+    inside, elsewhere = environment(comfyui / "venv"), environment(tmp_path / "other")
+
+    def advised(python):
+        return advise.doctor(Facts(target=locate.target(comfyui, python), host=LINUX), "fix")
+
+    assert advised(elsewhere).endswith(f"--comfyui {comfyui} --python {elsewhere}")
+    assert advised(inside) == advised(None) == f"comfy-doctor fix --comfyui {comfyui}"
