@@ -63,9 +63,10 @@ class SnapshotDamaged(Refusal):
 def listing(scope: Scope) -> Listing:
     """Everything in the scope, except bytecode caches. One lstat for each entry."""
     rows: Listing = {}
+    start = len(os.path.join(scope.root, ""))
     for place in scope.places():
         for path, entry in walk(place):
-            rows[os.path.relpath(path, scope.root)] = row(entry)
+            rows[path[start:]] = row(entry)
     return rows
 
 
@@ -128,15 +129,19 @@ def keep(scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str
     """
     before, touched = listing(scope), sorted(set(paths))
     wanted = [path for path in touched if path in before and before[path][0] == "f"]
+    into.mkdir(parents=True, exist_ok=True)
+    share, made = bool(wanted) and cloned(Path(scope.root, wanted[0]), into / "clone"), ""
     for count, path in enumerate(wanted):
         if count % 500 == 0:
             progress(f"keeping {count} of {len(wanted)} files")
         copy = into / "files" / path
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        hold(Path(scope.root, path), copy)
+        if os.path.dirname(path) != made:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            made = os.path.dirname(path)
+        hold(Path(scope.root, path), copy, share)
         if not is_as_it_was(copy, before[path]):
             raise SnapshotDamaged(f"{path} changed while it was being copied")
-    into.mkdir(parents=True, exist_ok=True)
+    (into / "clone").unlink(missing_ok=True)
     flush(into)
     tops = sorted({top(path, scope.site) for path in touched})
     write_whole(into / "listing.json", {**vars(scope), "tops": tops, "rows": before})
@@ -144,19 +149,20 @@ def keep(scope: Scope, paths: Iterable[str], into: Path, progress: Callable[[str
 
 def top(path: str, site: str) -> str:
     """The entry of the site folder that a path lies in; outside of it, the path itself."""
-    inside = os.path.relpath(path, site) if site else path
-    first = inside.split(os.sep)[0]
-    return os.path.normpath(os.path.join(site, first)) if first != os.pardir else path
+    above = os.path.join(site, "")
+    if not path.startswith(above):
+        return path
+    return above + path[len(above) :].partition(os.sep)[0]
 
 
 LIBRARY = re.compile(r"\.(so|pyd|dll|dylib)(\.[0-9.]+)?$")
 
 
-def hold(path: Path, copy: Path) -> None:
+def hold(path: Path, copy: Path, share: bool) -> None:
     """By a clone, where the file system has them. Else a library by a hard link, which costs
     nothing: installers replace libraries and never write into them, and who does is noticed by
     size and time. Anything else, and across file systems, by a copy."""
-    if cloned(path, copy):
+    if share and cloned(path, copy):
         return
     if LIBRARY.search(path.name):
         try:
@@ -217,7 +223,7 @@ def write_whole(path: Path, data: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".part")
     with half.open("w", encoding="utf-8") as file:
-        json.dump(data, file)
+        file.write(json.dumps(data))  # at once: dump() takes ten times as long
         file.flush()
         os.fsync(file.fileno())
     os.replace(half, path)
