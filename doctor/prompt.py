@@ -5,7 +5,7 @@ alone, so a websocket that is lost, or lies, costs the times of the nodes and no
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any
@@ -190,7 +190,8 @@ def refusal(said: Mapping[str, Any]) -> Refused:
     why = error.get("message", error) if isinstance(error, dict) else error
     found: dict[str, tuple[str, ...]] = {}
     for node, row in nodes.items() if isinstance(nodes, dict) else ():
-        errors = row.get("errors", ()) if isinstance(row, dict) else ()
+        told = row.get("errors") if isinstance(row, dict) else None
+        errors = told if isinstance(told, list) else ()
         lines = (
             f"{e.get('message', '')}: {e.get('details', '')}" for e in errors if isinstance(e, dict)
         )
@@ -216,9 +217,8 @@ def history(server: Server, id: str) -> Mapping[str, Any] | None:
 def ended(followed: Followed, entry: Mapping[str, Any], seconds: float, lost: int) -> Executed:
     outputs, status = entry.get("outputs"), entry.get("status")
     failed = followed.failed
-    for message in (status.get("messages") or ()) if isinstance(status, dict) else ():
-        kind, data = message if isinstance(message, list) and len(message) == 2 else ("", {})
-        if kind in ("execution_error", "execution_interrupted") and isinstance(data, dict):
+    for kind, data in messages(status):
+        if kind in ("execution_error", "execution_interrupted"):
             failed = failed or failure(kind, data)
         if kind == "execution_cached" and isinstance(data.get("nodes"), list):
             followed.cached = followed.cached or tuple(map(str, data["nodes"]))
@@ -232,6 +232,14 @@ def ended(followed: Followed, entry: Mapping[str, Any], seconds: float, lost: in
         failed,
         lost,
     )
+
+
+def messages(status: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The events that /history keeps of a prompt: [[kind, data], ...]."""
+    rows = status.get("messages") if isinstance(status, dict) else None
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, list) and len(row) == 2 and isinstance(row[1], dict):
+            yield str(row[0]), row[1]
 
 
 def withdraw(server: Server, id: str) -> None:

@@ -136,12 +136,19 @@ def shoot(server: Server, case: Case, latents: str, limit: float, heard: Heard) 
 
 def fetched(server: Server, done: Executed, node: str, kind: str) -> bytes:
     """The first file of a node, by /view. LookupError where /history names none."""
-    row = done.outputs.get(node, {})
+    where = first_file(done, node, kind)
+    if not where:
+        raise LookupError(f"/history names no {kind} of {node}")
+    return server.view(**where)
+
+
+def first_file(done: Executed, node: str, kind: str) -> dict[str, str]:
+    """filename, subfolder and type of a node's first file; empty where none is named."""
+    row = done.outputs.get(node)
     files = row.get(kind) if isinstance(row, dict) else None
     if not isinstance(files, list) or not files or not isinstance(files[0], dict):
-        raise LookupError(f"/history names no {kind} of {node}")
-    where = {key: str(files[0].get(key, "")) for key in ("filename", "subfolder", "type")}
-    return server.view(**where)
+        return {}
+    return {key: str(files[0].get(key, "")) for key in ("filename", "subfolder", "type")}
 
 
 def executed(shot: Shot) -> Gate:

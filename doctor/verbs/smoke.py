@@ -17,7 +17,7 @@ from uuid import uuid4
 from doctor import handoff, locate, pictures, report, smoke, tensors
 from doctor.api import Server
 from doctor.facts import Target
-from doctor.img2img import Case, graph
+from doctor.img2img import PICTURE, Case, graph
 from doctor.mirrors import Unreachable, loopback, redacted
 from doctor.options import BadUsage
 from doctor.prompt import NotExecuted
@@ -131,9 +131,8 @@ class Smoke:
         temp = Path(place.comfyui, "temp")
         mine = [temp / self.case.image.removesuffix(" [temp]")]
         for shot in self.shots.values():
-            for row in shot.executed.outputs.values():
-                for file in row.get("images", ()) if isinstance(row, dict) else ():
-                    mine.append(temp / str(file.get("subfolder", "")) / str(file.get("filename")))
+            file = smoke.first_file(shot.executed, PICTURE, "images")
+            mine += [temp / file["subfolder"] / file["filename"]] if file else []
         for path in mine:
             with suppress(OSError, ValueError):
                 if temp.resolve() in path.resolve().parents:

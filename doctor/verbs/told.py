@@ -116,8 +116,9 @@ SAID = {"comfyui": "comfyui_version", "torch": "pytorch_version", "python": "pyt
 def of_stats(stats: Any) -> Iterator[Sample]:
     """Memory and versions, of a server that may say anything."""
     system = stats.get("system", {}) if isinstance(stats, dict) else {}
-    rows = stats.get("devices", []) if isinstance(stats, dict) else []
-    places = [("ram", system)] + [(f"device{n}", row) for n, row in enumerate(rows or ())]
+    rows = stats.get("devices") if isinstance(stats, dict) else None
+    devices = rows if isinstance(rows, list) else []
+    places = [("ram", system)] + [(f"device{n}", row) for n, row in enumerate(devices)]
     for place, row in places:
         for key, value in row.items() if isinstance(row, dict) else ():
             if key.endswith(("_total", "_free")) and isinstance(value, (int, float)):
