@@ -13,6 +13,8 @@ WORDS: dict[str, dict[str, str]] = {
         "failed": "FAILED",
         "not judged": "not judged",
         "verified": "Verified: the numbers on this machine are ComfyUI's.",
+        "cured": "{gate}: right with nothing changed but this: {names}.",
+        "uncured": "{gate}: still wrong; tried: {names}.",
         "wrong": "Not verified: {n} of {of} gates failed.",
         "nothing": "Nothing could be judged.",
         "rendered": "Rendered {files} in {seconds:.1f} s on {device} in {dtype}.",
@@ -41,6 +43,8 @@ WORDS: dict[str, dict[str, str]] = {
         "failed": "未通过",
         "not judged": "未判定",
         "verified": "已验证：本机的数值与 ComfyUI 一致。",
+        "cured": "{gate}：只改用“{names}”就正确。",
+        "uncured": "{gate}：仍然有误；已试：{names}。",
         "wrong": "未通过验证：{of} 项检验中有 {n} 项未通过。",
         "nothing": "没有任何一项可以判定。",
         "rendered": "已生成 {files}，用时 {seconds:.1f} 秒（{device}，{dtype}）。",
@@ -74,10 +78,28 @@ GATES_ZH = {
     "encode": "图像编码",
     "decode": "图像解码",
     "denoiser": "去噪网络",
-    "denoiser in 16 bits": "去噪网络（16 位）",
+    "arithmetic": "设备算术",
+    "precision": "计算精度",
+    "engine": "快速引擎",
+    "batch": "批次位置",
     "finite": "有限值",
+    "picture": "画面",
     "determinism": "可重复性",
+    "fresh process": "全新进程",
+    "memory": "设备内存",
     "cpu against gpu": "CPU 与 GPU 对照",
+    "timing": "计时",
+}
+EXPERIMENTS_ZH = {
+    "again": "原样重做",
+    "attention-math": "普通公式的 attention",
+    "attention-float32": "float32 的 attention",
+    "vae-float32": "float32 的 VAE",
+    "unet-float32": "float32 的去噪网络",
+    "without-libraries": "不用 cuDNN 或 oneDNN",
+    "deterministic": "确定性内核",
+    "one-thread": "单线程",
+    "cpu": "在 CPU 上",
 }
 MARKS = {"passed": "+", "failed": "x", "not judged": "?"}
 
@@ -97,9 +119,22 @@ def say(word: str, lang: str, **values: object) -> str:
 
 def gate_name(name: str, lang: str) -> str:
     if lang == "zh":
-        name = GATES_ZH.get(name, name)
+        plain, narrow, _ = name.partition(" in 16 bits")
+        name = GATES_ZH.get(plain, plain) + ("（16 位）" if narrow else "")
         name = name.replace("sampler ", "采样器 ").replace("run ", "完整运行 ")
+        name = name.replace("picture ", "画面 ")
     return name
+
+
+def suspect_line(suspect: Mapping[str, Any], lang: str) -> str:
+    """What the experiments on a failed gate came to."""
+    names = [suspect["cured_by"]] if suspect["cured_by"] else dict.fromkeys(
+        trial["experiment"] for trial in suspect["tried"]
+    )  # fmt: skip
+    shown = [EXPERIMENTS_ZH.get(name, name) if lang == "zh" else name for name in names]
+    word = "cured" if suspect["cured_by"] else "uncured"
+    gate = gate_name(suspect["gate"], lang)
+    return say(word, lang, gate=gate, names=", ".join(shown) or "-")
 
 
 def verify_lines(verdict: Mapping[str, Any], lang: str) -> Iterator[str]:
@@ -110,6 +145,7 @@ def verify_lines(verdict: Mapping[str, Any], lang: str) -> Iterator[str]:
         head = f"{MARKS[gate['verdict']]} {gate_name(gate['name'], lang)}"
         told = f"  ({gate['why']})" if gate["why"] else ""
         yield f"{head}: {say(gate['verdict'], lang)}  {figure}{bound}{told}"
+    yield from (f"  {suspect_line(one, lang)}" for one in verdict.get("suspects", ()))
     failed = sum(gate["verdict"] == "failed" for gate in verdict["gates"])
     if failed:
         yield say("wrong", lang, n=failed, of=len(verdict["gates"]))

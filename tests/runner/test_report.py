@@ -37,6 +37,21 @@ def test_a_verdict_names_what_failed_and_where(lang, words):
     assert [line[0] for line in lines[:3]] == ["+", "x", "?"]
 
 
+def test_suspects_are_told_with_what_cured_them():
+    tried = [{"experiment": "again"}, {"experiment": "again"}, {"experiment": "attention-math"}]
+    found = [
+        {"gate": "text", "cured_by": "attention-math", "tried": tried},
+        {"gate": "decode in 16 bits", "cured_by": "", "tried": tried},
+    ]
+    verdict = {"gates": GATES, "suspects": found, "passed": False}
+    english = list(report.verify_lines(verdict, "en"))
+    assert "text: right with nothing changed but this: attention-math." in english[3]
+    assert "decode in 16 bits: still wrong; tried: again, attention-math." in english[4]
+    chinese = list(report.verify_lines(verdict, "zh"))
+    assert "文本编码：只改用“普通公式的 attention”就正确" in chinese[3]
+    assert "图像解码（16 位）" in chinese[4]
+
+
 def test_a_render_that_is_not_finite_says_where():
     told = {
         "files": ["a.png"], "seconds": {"total": 1.0, "text": 1.0}, "device": "cpu",
