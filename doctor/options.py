@@ -238,7 +238,7 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) 
 
 def run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--image", metavar="F", help="the picture to start from")
-    verb.add_argument("--checkpoint", metavar="F", help="default: synthetic weights, no download")
+    verb.add_argument("--checkpoint", metavar="F", help="default: a small model that comes along")
     verb.add_argument(
         "--out", metavar="DIR", help="default: a new folder in DIR/.comfy-doctor/runs"
     )

@@ -211,6 +211,11 @@ def proof_rows(
     picture, page = files
     yield say("picture", lang), str(picture)
     yield "", f"sha256 {render['sha256']['output']}"
+    fit = render.get("measures", {}).get("positive")
+    if fit:
+        blanks = {"before": f"{fit['input']:.2f}", "after": f"{fit['output']:.2f}"}
+        yield "", say("picture-fits", lang, prompt=render["recipe"]["positive"], **blanks)
+    yield from (("", note) for note in render["notes"])
     settings = bench["settings"]
     yield (
         say("speed", lang),

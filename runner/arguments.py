@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runner.recipe import Recipe, Refused
 
@@ -35,6 +35,11 @@ def about_model(one: Parser) -> None:
     group.add_argument(
         "--synthetic", metavar="MODEL", help="full-size weights made here: sd15, sd21, sdxl"
     )
+    group.add_argument(
+        "--embedded",
+        action="store_true",
+        help="a small model that comes along: draws shapes in colours, 48 pixels a side",
+    )
 
     one.add_argument("--vae", type=Path, metavar="FILE", help="a VAE of its own")
     one.add_argument(
@@ -55,7 +60,7 @@ def about_model(one: Parser) -> None:
 def about_recipe(one: Parser) -> None:
     start = Recipe("")
     one.add_argument("--image", type=Path)
-    one.add_argument("--positive", default="a dog with a hat")
+    one.add_argument("--positive", help="default: one that suits the model")
     one.add_argument("--negative", default=start.negative)
     one.add_argument("--steps", type=int, default=start.steps)
     one.add_argument("--cfg", type=float, default=start.cfg)
@@ -117,7 +122,7 @@ def about_workflow(one: Parser) -> None:
 
 def about_bench(one: Parser) -> None:
     one.add_argument(
-        "--model", help="sd15, sd21, sdxl (synthetic), or a checkpoint file", default="sd15"
+        "--model", help="sd15, sd21, sdxl (synthetic), embedded, or a file", default="sd15"
     )
     one.add_argument("--size", type=int, default=64, help="pixels a side")
     one.add_argument("--batch", type=int, default=1)
@@ -131,3 +136,9 @@ def about_prove(one: Parser) -> None:
     one.add_argument("--bench-size", type=int, default=64, help="pixels a side")
     one.add_argument("--bench-steps", type=int, default=3, help="per run")
     one.add_argument("--bench-runs", type=int, default=2)
+
+
+def beside(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options put beside a checkpoint, by the arguments of sources.changed()."""
+    there = {"vae": "vae", "lora": "loras", "predicts": "predicts", "zero_snr": "zero_snr"}
+    return {to: vars(options)[name] for name, to in there.items() if name in vars(options)}

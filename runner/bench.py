@@ -223,6 +223,12 @@ def compare(ours: Mapping[str, object], theirs: Mapping[str, object]) -> float:
         raise Refused("bench-not-comparable", "The other result has no usable median.") from None
 
 
+def briefly(models: Models, progress: Progress, **chosen: int) -> dict[str, object]:
+    """The object of a bench on models as they were placed; chosen: size, steps, runs."""
+    settings = settings_for(models.name, models.placement, **chosen)
+    return measure(models, settings, progress).to_json()
+
+
 def earlier(path: Path) -> dict[str, object]:
     """A result in a file. Refused: bench-not-comparable."""
     try:

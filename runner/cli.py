@@ -32,6 +32,7 @@ from runner.arguments import (
     about_recipe,
     about_synthetic,
     about_workflow,
+    beside,
 )
 from runner.recipe import Progress, Recipe, Refused
 from runner.report import (
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait 
 Json = dict[str, Any]
 Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
 LANGUAGES = ("en", "zh")
+POSITIVE = "a dog with a hat"  # what is asked for where nothing is, of a model of everything
 SPINS = "10000"  # rounds a thread of libgomp waits awake; its own 300,000 starve a busy machine
 
 
@@ -172,21 +174,27 @@ def parser() -> Parser:
 
 def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     recipe = asked_for(options)
-    if not options.image:
+    if not (options.image or options.embedded):
         raise Refused("no-image", "No picture was given: --image FILE.")
     checkpoint, placement = chosen(options), placed(options)
     models, seconds = loaded(checkpoint, placement, tell, options.without)
-    answer = rendered(models, recipe, options, tell, {"weights": seconds})
+    answer = rendered(models, recipe, options, tell, {"weights": seconds}, lang)
     return 0 if answer["finite"] else 1, answer, list(render_lines(answer, lang))
 
 
 def asked_for(options: argparse.Namespace) -> Recipe:
     """The recipe in the options, checked, with both output paths, before anything slow."""
+    from runner import embedded
     from runner.pipeline import named
     from runner.pixels import can_write, load
 
     names = Recipe.__dataclass_fields__
-    recipe = named(Recipe(**{name: getattr(options, name) for name in names}))
+    asked = {name: getattr(options, name) for name in names}
+    if asked["positive"] is None:
+        asked["positive"] = embedded.POSITIVE if options.embedded else POSITIVE
+    recipe = named(Recipe(**asked))
+    if options.embedded:
+        recipe = embedded.native(recipe)
     for path in (options.out, options.trace):
         if path:
             can_write(path)
@@ -201,19 +209,16 @@ def asked_for(options: argparse.Namespace) -> Recipe:
 
 def chosen(options: argparse.Namespace) -> "Checkpoint":
     """The checkpoint in the options, with what they put beside it."""
-    from runner import checkpoint, sources, synthetic
+    from runner import checkpoint, embedded, sources, synthetic
 
+    if options.embedded:
+        return sources.changed(embedded.read(), **beside(options))
     if options.checkpoint:
         return sources.changed(checkpoint.read(options.checkpoint), **beside(options))
     if options.synthetic:
         return sources.changed(synthetic.checkpoint(options.synthetic), **beside(options))
-    raise Refused("no-checkpoint", "No model was given: --checkpoint FILE or --synthetic sd15.")
-
-
-def beside(options: argparse.Namespace) -> Json:
-    """What the options put beside a checkpoint, by the arguments of sources.changed()."""
-    there = {"vae": "vae", "lora": "loras", "predicts": "predicts", "zero_snr": "zero_snr"}
-    return {to: vars(options)[name] for name, to in there.items() if name in vars(options)}
+    there = "--checkpoint FILE, --embedded or --synthetic sd15"
+    raise Refused("no-checkpoint", f"No model was given: {there}.")
 
 
 def placed(options: argparse.Namespace) -> "Placement":
@@ -248,20 +253,22 @@ def rendered(
     options: argparse.Namespace,
     tell: Progress,
     before: dict[str, float],
+    lang: str,
 ) -> Json:
     """Render, write the files, and the object of schema runner.render/1."""
-    from runner import canvas, listening, page, pixels, sources, trace
+    from runner import canvas, embedded, listening, measures, page, pixels, sources, trace
     from runner.embeddings import Shelf
 
     models = replace(models, shelf=Shelf(tuple(options.embeddings)))
-    image = pixels.load(options.image) if options.image else pixels.gradient(64, 64)
+    picture = options.image or (embedded.PICTURE if options.embedded else None)
+    image = pixels.load(picture) if picture else pixels.gradient(64, 64)
     ears: list[Any] = []
     if options.page:
         models, ears = listening.overheard(models)
     done, kept = trace.render(models, recipe, image, tell)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
-    used = sources.drawn(models.name, str(options.image or "example.png"), beside(options))
+    used = sources.drawn(models.name, str(picture or "example.png"), beside(options))
     told |= canvas.chunks(canvas.of_recipe(recipe, used))
     png = pixels.to_png(kept.tensors["image/output"][0], told)
     with pixels.whole_file(options.out) as file:
@@ -273,22 +280,13 @@ def rendered(
     done = replace(
         done,
         files=tuple(str(path) for path in files),
-        notes=(*done.notes, *notes(models, recipe)),
+        notes=(*done.notes, *measures.notes(models, recipe, lang)),
         seconds=before | dict(done.seconds),
     )
-    return done.to_json()
-
-
-def notes(models: "Models", recipe: Recipe) -> Iterator[str]:
-    """What a person should know about a picture before judging it."""
-    from runner.tokenizer import embeddings_named
-
-    if models.name.startswith("synthetic"):
-        yield "The weights are synthetic: the picture is noise by nature."
-    yield from models.notes
-    for name in embeddings_named(f"{recipe.positive}\n{recipe.negative}"):
-        if models.shelf.find(name) is None:
-            yield f"embedding:{name} is not there and was left out of the prompt."
+    if not options.embedded:
+        return done.to_json()
+    measured = measures.measured(models, recipe, kept.tensors)
+    return done.to_json() | {"measures": measured.to_json()}
 
 
 def executes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
@@ -380,7 +378,7 @@ def subjects(options: argparse.Namespace) -> dict[str, "Checkpoint"]:
 
 
 def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
-    from runner import bench, checkpoint, synthetic
+    from runner import bench, checkpoint, embedded, synthetic
 
     earlier = bench.earlier(options.compare) if options.compare else None
     placement = placed(options)
@@ -389,6 +387,8 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     settings = bench.settings_for(options.model, placement, **chosen)
     if options.model in synthetic.MODELS:
         weights = synthetic.checkpoint(options.model)
+    elif options.model == embedded.NAME:
+        weights = embedded.read()
     else:
         weights = checkpoint.read(Path(options.model))
     models, _ = loaded(weights, placement, tell, options.without)
@@ -400,25 +400,25 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
 
 def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     """verify, render and bench with one loaded model: what the doctor's `run` asks for."""
-    from runner import bench
+    from runner import bench, synthetic
     from runner.pipeline import recast
 
     recipe = asked_for(options)
-    own = chosen(options) if options.checkpoint else None
+    own = chosen(options) if options.checkpoint or options.embedded else None
     placement = placed(options)
     models, verdict = verified(options, tell)
     before = {"weights": verdict["seconds"].get("weights", 0.0)}
+    timed, brief = None, {n: vars(options)[f"bench_{n}"] for n in ("size", "steps", "runs")}
+    if options.embedded and models is not None:  # the full-size one is timed, the other looked at
+        models = recast(models, placement)
+        timed = bench.briefly(models, tell, **brief)
     if own or models is None:
         del models
-        fresh = own or chosen(argparse.Namespace(checkpoint=None, synthetic="sd15"))
+        fresh = own or synthetic.checkpoint("sd15")
         models, before["weights"] = loaded(fresh, placement, tell, options.without)
     models = recast(models, placement)
-    render = rendered(models, recipe, options, tell, before)
-    settings = bench.settings_for(
-        models.name, placement, size=options.bench_size, steps=options.bench_steps,
-        runs=options.bench_runs,
-    )  # fmt: skip
-    timed = bench.measure(models, settings, tell).to_json()
+    render = rendered(models, recipe, options, tell, before, lang)
+    timed = timed or bench.briefly(models, tell, **brief)
     answer = {"schema": "runner.prove/1", "verify": verdict, "render": render, "bench": timed}
     lines = [*verify_lines(verdict, lang), *render_lines(render, lang), *bench_lines(timed, lang)]
     return 0 if verdict["passed"] and render["finite"] else 1, answer, lines

@@ -104,7 +104,8 @@ class Embeddings(nn.Module):
         self.position_embedding = Embedding(shape.positions, shape.width)
 
     def forward(self, rows: "Rows") -> Tensor:  # (B, L, D), float32
-        return rows.read(self.token_embedding) + self.position_embedding.weight.float()
+        words = rows.read(self.token_embedding)
+        return words + self.position_embedding.weight[: words.shape[1]].float()
 
 
 class Encoder(nn.Module):

@@ -24,6 +24,12 @@ WORDS: dict[str, dict[str, str]] = {
         "share": "{tera:.3f} TFLOP/s, {share:.0%} of this device's large products ({best:.3f}).",
         "doubt": "doubt",
         "note": "note",
+        "note-synthetic": "The weights are synthetic: the picture is noise by nature.",
+        "note-size": "This model was trained on pictures of {side} x {side} pixels only.",
+        "note-words": "This model does not know {words}; it knows shapes, colours, sizes, places"
+        " and textures.",
+        "note-embedding": "embedding:{name} is not there and was left out of the prompt.",
+        "fits": "Fits the prompt by {after:.2f}, before {before:.2f} (CLIP's cosine).",
         "faster": "{times:.2f} times as fast as the other result.",
         "wrote": "Wrote {files} ({size:.2f} GB).",
         "weights": "weights",
@@ -54,6 +60,11 @@ WORDS: dict[str, dict[str, str]] = {
         "share": "{tera:.3f} TFLOP/s，相当于本设备大矩阵乘法速度（{best:.3f}）的 {share:.0%}。",
         "doubt": "存疑",
         "note": "注意",
+        "note-synthetic": "权重是合成的：图片本来就是噪声。",
+        "note-size": "该模型只在 {side} x {side} 像素的图片上训练过。",
+        "note-words": "该模型不认识 {words}；它只懂形状、颜色、大小、位置和纹理。",
+        "note-embedding": "找不到 embedding:{name}，已从提示词中略去。",
+        "fits": "与提示词的契合度 {after:.2f}，渲染前为 {before:.2f}（CLIP 余弦）。",
         "faster": "速度是另一结果的 {times:.2f} 倍。",
         "wrote": "已写入 {files}（{size:.2f} GB）。",
         "weights": "权重",
@@ -161,6 +172,9 @@ def render_lines(render: Mapping[str, Any], lang: str) -> Iterator[str]:
     yield "  " + ", ".join(f"{k} {v:.2f} s" for k, v in seconds.items() if k != "total")
     if not render["finite"]:
         yield say("black", lang, where=render["not_finite"][0])
+    fit = render.get("measures", {}).get("positive")
+    if fit:
+        yield "  " + say("fits", lang, before=fit["input"], after=fit["output"])
     yield from (f"  {say('note', lang)}: {note}" for note in render["notes"])
 
 

@@ -21,15 +21,16 @@ ORDER = {  # a module may import only what stands before it, in its own package
         handoff redact report page monitor unit options screen verbs cli start __main__
     """.split(),
     "runner": """
-        recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
-        tokenizer clip openclip vae unet families aliases checkpoint lora sources synthetic devices
+        report recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
+        tokenizer clip contrast openclip vae unet families aliases checkpoint lora sources synthetic
+        embedded devices
         levers heap winograd passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
-        samplers guidance pipeline workflow trace layers births golden gate experiments
+        samplers guidance pipeline workflow measures trace layers births golden gate experiments
         rungs_formula rungs_network again rungs_whole verify ceiling bench
         listening drawing page_stages page
-        report announcer arguments cli __main__
+        announcer arguments cli __main__
     """.split(),
     "manifests": [],
 }

@@ -66,7 +66,8 @@ def prove(
     else:
         screen.say("proof-coming", size=SIZE, memory=need // GB, minutes=MINUTES)
     try:
-        result = handoff.ask_runner(facts.target, recipe(args, picture), stage(screen))
+        words = [*recipe(args, picture), "--lang", screen.lang]
+        result = handoff.ask_runner(facts.target, words, stage(screen))
     except BaseException:
         with suppress(OSError):
             out.rmdir()  # only where nothing came to lie in it
@@ -122,7 +123,7 @@ def recipe(args: Args, picture: Path) -> list[str]:
     words = ["prove", "--out", str(picture.resolve())]
     words += ["--trace", str(picture.resolve().with_name(page.TRACE))]
     words += ["--checkpoint", whole(args.checkpoint)] if args.checkpoint else []
-    words += [] if args.checkpoint else ["--synthetic", "sd15"]
+    words += [] if args.checkpoint else ["--embedded"]
     words += ["--image", whole(args.image)] if args.image else []
     for name in options.RECIPE:
         value = getattr(args, name.replace("-", "_"))

@@ -1,0 +1,1 @@
+"""How the embedded checkpoint was made, and how its measures are recomputed. Not shipped."""
