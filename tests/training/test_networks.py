@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from runner.schedules import sigma_table  # noqa: E402
 from training import autoencoder, denoiser, pair  # noqa: E402
-from training.scenes import SIDE, draw, invent  # noqa: E402
+from training.scenes import SIDE, draw, invent, named  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,21 @@ def stopped(losses, at):
         return losses(number)
 
     return step
+
+
+def test_fours_differ_in_one_thing_alone():
+    scenes = pair.alike(torch.Generator().manual_seed(3))
+    assert len(scenes) == pair.BATCH
+    for row in range(0, pair.BATCH, 4):
+        four = [vars(named(scenes, row + one)) for one in range(4)]
+        differing = {name for name in four[0] if len({one[name] for one in four}) > 1}
+        assert differing in ({"shape"}, {"size", "place"}, {"place"}), differing
+
+
+def test_the_loss_of_a_batch_of_fours_reaches_both_towers():
+    both = pair.Pair()
+    told = pair.loss(both, 1)
+    told["loss"].backward()
+    assert 0 <= float(told["found"]) <= 1
+    assert both.text.text_model.embeddings.token_embedding.weight.grad.abs().sum() > 0
+    assert both.contrast.vision_model.embeddings.patch_embedding.weight.grad.abs().sum() > 0
