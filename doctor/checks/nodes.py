@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -105,13 +106,20 @@ def absent(facts: Facts, node: Node) -> list[str]:
 def wishes(facts: Facts, node: Node) -> Iterator[Requirement]:
     """What a pack asks for, here; torch's own family is judged elsewhere."""
     for line in node.requires if node.loads else ():
-        try:
-            wish = Requirement(line)
-        except InvalidRequirement:
+        wish = parsed(line)
+        if wish is None or canonicalize_name(wish.name) in TORCH_FAMILY:
             continue
-        holds = wish.marker is None or wish.marker.evaluate(surroundings(facts))
-        if holds and canonicalize_name(wish.name) not in TORCH_FAMILY:
+        if wish.marker is None or wish.marker.evaluate(surroundings(facts)):
             yield wish
+
+
+@cache
+def parsed(line: str) -> Requirement | None:
+    """A thousand packs ask for the same few packages, and three checks read what they ask for."""
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
 
 
 @check("node-requirement-version")

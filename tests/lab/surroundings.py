@@ -224,10 +224,11 @@ def cpu_torch_beside_a_card(here: Here) -> None:
     a_card(here, "NVIDIA GeForce RTX 4090", build="")
 
 
-@owes("wrong-torch-vendor", stand_in=CARD, unfixed="2.5 GB of torch")
-def torch_for_a_card_that_is_not_there(here: Here) -> None:
+@owes("docker-no-gpu", stand_in=CARD)
+def container_without_its_card(here: Here) -> None:
     a_card(here, "NVIDIA GeForce RTX 4090")
     del here.variables["PATH"]
+    here.variables["KUBERNETES_SERVICE_HOST"] = "10.0.0.1"
 
 
 @owes("nvidia-driver-too-old", stand_in=CARD, unfixed="2.5 GB of torch")
