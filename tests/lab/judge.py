@@ -66,6 +66,7 @@ def ask(here: Here, *words: str) -> tuple[int, dict[str, Any]]:
         [*here.before, str(COMMAND), *words, *asked, "--json"],
         capture_output=True,
         text=True,
+        errors="replace",
         stdin=subprocess.DEVNULL,
         cwd="/",
         env={**own, "LANG": "C.UTF-8", **here.variables},
