@@ -80,10 +80,11 @@ def next_name(folder: Path, prefix: str, width: int, height: int) -> tuple[Path,
     files are PREFIX_00001_.png, counted on from the largest there.
     """
     now = time.localtime()
-    clock = {"year": now.tm_year, "month": now.tm_mon, "day": now.tm_mday}
-    clock |= {"hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}
-    for word, value in {"width": width, "height": height, **clock}.items():
-        prefix = prefix.replace(f"%{word}%", f"{value:02}")
+    told = {"width": f"{width}", "height": f"{height}"}
+    for word, sign in zip("year month day hour minute second".split(), "YmdHMS", strict=True):
+        told[word] = time.strftime(f"%{sign}", now)
+    for word, value in told.items():
+        prefix = prefix.replace(f"%{word}%", value)
     path = folder / within(prefix, "the output folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,5 +92,5 @@ def next_name(folder: Path, prefix: str, width: int, height: int) -> tuple[Path,
     except OSError as error:
         raise Refused("cannot-write", f"{path.parent}: {error.strerror}.") from None
     start = f"{path.name}_"
-    taken = [re.match(r"\d+", one[len(start) :]) for one in there if one.startswith(start)]
-    return path, 1 + max((int(number[0]) for number in taken if number), default=0)
+    taken = [re.match(r"(\d+)(?:_|$)", one[len(start) :]) for one in there if one.startswith(start)]
+    return path, 1 + max((int(number[1]) for number in taken if number), default=0)
