@@ -368,6 +368,7 @@ def told(test: Smoke, patient: Target | None, place: Place, files: Sequence[Path
         "verdict": test.verdict,
         "gates": [gate_json(gate) for gate in test.gates],
         "stages": rows,
+        "previews": test.shots["first"].executed.previews if "first" in test.shots else 0,
         "start": place.seconds,
         "parts_at": smoke.parting(test.gates) or None,
         "files": [str(path) for path in files],

@@ -10,6 +10,9 @@ import time
 import psutil
 import pytest
 
+from doctor.facts import Facts, Target
+from doctor.screen import Screen
+from doctor.verbs import levels
 from tests.doctor.command import ROOT, answer, doctor
 from tests.lab.mains import free_port, main_py
 
@@ -160,10 +163,10 @@ def test_level_3_tries_the_start_and_the_small_render(there, tmp_path):
     assert "cuda-malloc-unsupported" in {one["id"] for one in said["not_judged"]}
 
 
-def test_level_3_names_why_a_start_fails(there, tmp_path):
+def test_a_start_that_fails_at_level_3_is_told_by_its_findings(there, tmp_path):
     main_py(tmp_path / "comfyui", "raise OSError(28, 'No space left on device')")
-    who = ["--comfyui", tmp_path / "comfyui", "--python", sys.executable]
-    code, said = answer("check", "--level", "3", *who)
-    assert code == 1
-    assert "disk-full" in {finding["id"] for finding in said["findings"]}
-    assert said["tried"][-1]["verdict"] == "failed"
+    target = Target(str(tmp_path / "comfyui"), sys.executable)
+    found = levels.Tried()
+    levels.start(Facts(target=target), Screen("en", as_json=True), found)
+    assert [finding.id for finding in found.findings] == ["disk-full"]
+    assert [(row["name"], row["verdict"]) for row in found.rows] == [("start", "failed")]

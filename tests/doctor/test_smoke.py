@@ -13,9 +13,9 @@ from runner import rungs_network, rungs_whole
 from tests.doctor.double import serving
 
 
-def smoked(capsys, url, *words):
+def smoked(capsys, url, *words, limit=20):
     """Exit code and answer, in this process: a start of Python each would take most of the time."""
-    code = main(["smoke", "--server", url, "--limit", "2", "--json", *words])
+    code = main(["smoke", "--server", url, "--limit", str(limit), "--json", *words])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -76,8 +76,9 @@ FAULTS = {
 @pytest.mark.parametrize("way", FAULTS)
 def test_what_goes_wrong_is_told_at_its_gate_and_soon(capsys, way):
     began = time.monotonic()
+    waits = way.startswith(("hang", "never", "endless"))
     with serving(way) as (_, url):
-        code, said = smoked(capsys, url)
+        code, said = smoked(capsys, url, limit=1.5 if waits else 20)
     assert code == 1
     assert gates(said)[FAULTS[way]] == "failed", said["gates"]
     assert time.monotonic() - began < 30
@@ -102,7 +103,7 @@ def test_a_failed_node_is_told_with_its_exception_and_page(capsys):
 
 def test_a_prompt_that_does_not_end_is_taken_back(capsys):
     with serving("never ends") as (double, url):
-        smoked(capsys, url)
+        smoked(capsys, url, limit=1.5)
     assert double.deleted == ["prompt-1"]
     assert double.interrupted == ["prompt-1"], "ours, by its id"
 

@@ -1,8 +1,10 @@
 """Every way not to start, launched for real: named from what it prints, cured where a flag does."""
 
+import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.request import urlopen
 
@@ -22,17 +24,31 @@ def left(folder, port):
     return [*running(folder), *([port] if taken else [])]
 
 
-@pytest.mark.parametrize("name", [name for name, start in STARTS.items() if not start.flag])
-def test_what_no_flag_cures_is_named_and_not_started_again(tmp_path, name):
-    make(tmp_path, name)
+WITHOUT = [name for name, start in STARTS.items() if not start.flag]
+
+
+def launched(folder):
+    """Exit code, answer, and what was left of it."""
     port = free_port()
-    code, said = answer(
-        "launch", "--comfyui", tmp_path, "--python", sys.executable, "--", "--port", port
-    )
+    who = ["--comfyui", folder, "--python", sys.executable]
+    return *answer("launch", *who, "--", "--port", port), left(folder, port)
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+    """All that no flag cures, as many at once as there are cores for."""
+    folders = [make(tmp_path_factory.mktemp(name), name) for name in WITHOUT]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(WITHOUT, pool.map(launched, folders), strict=True))
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_what_no_flag_cures_is_named_and_not_started_again(starts, name):
+    code, said, rest = starts[name]
     assert code == 1
     assert [finding["id"] for finding in said["findings"]][:1] == [STARTS[name].owed]
     assert said["restarts"] == []
-    assert left(tmp_path, port) == []
+    assert rest == []
 
 
 @pytest.mark.parametrize("name", [name for name, start in STARTS.items() if start.flag])
