@@ -82,10 +82,10 @@ def obey(words: Sequence[str], screen: Screen) -> int:
 
 
 def be_robust() -> None:
-    """A console that cannot print a sign gets its code; being asked to end is an interruption."""
+    """What a console cannot print gets plainer; being asked to end is an interruption."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="plainer")  # type: ignore[union-attr]
     for name in ("SIGTERM", "SIGHUP"):
         with suppress(AttributeError, ValueError, OSError):
             signal.signal(getattr(signal, name), interrupt)

@@ -56,3 +56,15 @@ def coloured(latent: Tensor, share: Mapping[str, Any], size: float) -> Image.Ima
 def byte(value: float) -> int:
     """-1..1 to 0..255; what is not finite is black."""
     return round(min(1.0, max(0.0, (value + 1) / 2)) * 255) if math.isfinite(value) else 0
+
+
+def halves(picture: Image.Image, columns: int) -> Iterator[list[tuple[str, str]]]:
+    """A picture as rows of (upper, lower) colours, "#rrggbb", two pixels in each place."""
+    wide = min(columns, picture.width)
+    high = max(2, round(picture.height * wide / picture.width) // 2 * 2)
+    small = picture.convert("RGB").resize((wide, high), Image.Resampling.BOX)
+    raw = small.tobytes().hex()
+    colours = [f"#{raw[at : at + 6]}" for at in range(0, len(raw), 6)]
+    for y in range(0, high, 2):
+        upper, lower = (colours[row * wide : (row + 1) * wide] for row in (y, y + 1))
+        yield list(zip(upper, lower, strict=True))

@@ -24,7 +24,10 @@ def first_rows(facts: Facts, lang: str) -> Iterator[tuple[str, str]]:
     target = facts.target
     if target.comfyui:
         yield say("installation", lang), target.comfyui
-    yield say("interpreter", lang), f"{target.python or say('none', lang)} ({target.why})"
+    yield (
+        say("interpreter", lang),
+        f"{target.python or say('none', lang)} ({phrase(target.why, lang)})",
+    )
     yield say("python", lang), known(lambda: python_row(facts))
     yield say("torch", lang), known(lambda: torch_row(facts.torch, lang))
     yield say("cuda", lang), known(lambda: cuda_row(facts, lang))
@@ -231,11 +234,11 @@ def proof_rows(
         ),
     )
     for doubt in bench["doubts"]:
-        yield "", doubt
+        yield "", phrase(doubt, lang)
     yield say("page-at", lang), str(page)
 
 
-def gate_lines(result: Mapping[str, Any], everything: bool = True) -> Iterator[str]:
+def gate_lines(result: Mapping[str, Any], everything: bool, lang: str) -> Iterator[str]:
     """The gates with figure and bound; the samplers that passed together, unless all are wanted,
     and those that could not be judged for one reason together, too."""
     gates = result["verify"]["gates"]
@@ -252,7 +255,7 @@ def gate_lines(result: Mapping[str, Any], everything: bool = True) -> Iterator[s
             name = f"{len(together)} samplers, worst {worst['name'][8:]}"
             yield gate_line({**worst, "name": name})
     for why, names in reasons.items():
-        yield f"? {', '.join(names)}: {why}"
+        yield f"? {', '.join(names)}: {phrase(why, lang)}"
 
 
 def gate_line(gate: Mapping[str, Any]) -> str:
@@ -282,10 +285,10 @@ def finding_json(finding: Finding, lang: str) -> dict[str, Any]:
 
 
 def told_json(finding: Finding, lang: str) -> dict[str, Any]:
-    """The same with its words in every language."""
+    """The same with its words in every language, and its evidence as it was written."""
     pages = {other: told(finding, other) for other in LANGUAGES}
     words = {other: {"title": p.title, "advice": p.advice} for other, p in pages.items()}
-    return finding_json(finding, lang) | {"told": words}
+    return finding_json(finding, lang) | {"because": list(finding.because), "told": words}
 
 
 def target_json(target: Target) -> dict[str, Any]:

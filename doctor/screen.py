@@ -3,6 +3,7 @@
 With --json, stdout holds exactly one JSON object; everything else goes to stderr.
 """
 
+import codecs
 import json
 import re
 import sys
@@ -20,7 +21,7 @@ from doctor.words import printable, say
 
 # What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
 # have none, and are never folded: they are to be copied whole.
-LEAD = re.compile(r"[✗!·?✓] | +\S+  (?=\S)(?!(?:comfy-doctor|\S*/python\S*) |[!-~]+$)")
+LEAD = re.compile(r"[✗!·?✓] | +\S+(?: \S+)?  +(?=\S)(?!(?:comfy-doctor|\S*/python\S*) |[!-~]+$)")
 STYLES = {"✗": "bold red", "!": "yellow", "·": "cyan", "?": "magenta", "✓": "green"}
 
 
@@ -71,10 +72,21 @@ class Screen:
             table.add_row(Text(label), Text(printable(value)))
         self.out.print(table, soft_wrap=False)
 
+    def picture(self, rows: Iterable[Sequence[tuple[str, str]]]) -> None:
+        """Rows of (upper, lower) colours as half blocks, where colours and blocks can be shown."""
+        if not self.out.is_terminal or self.out.no_color or not shows_colours(self.out):
+            return
+        for row in rows:
+            text = Text("  ")
+            for upper, lower in row:
+                text.append("▀" if upper else " ", style=f"{upper} on {lower}" if upper else "")
+            self.out.print(text)
+
     def object(self, data: dict[str, Any]) -> None:
         self.ticker.clear()
         if self.as_json:
-            sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+            wide = (sys.stdout.encoding or "").lower().startswith("utf")
+            sys.stdout.write(json.dumps(data, ensure_ascii=not wide, indent=2) + "\n")
 
     def complain(self, sentence: str) -> None:
         self.ticker.clear()
@@ -108,6 +120,40 @@ class Screen:
 
     def close(self) -> None:
         self.ticker.clear()
+
+
+def shows_colours(console: Console) -> bool:
+    """256 colours or more, and an encoding that has half blocks."""
+    try:
+        "▀".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return console.color_system in ("256", "truecolor")
+
+
+PLAIN = {
+    "✗": "x",
+    "✓": "+",
+    "·": "-",
+    "…": "...",
+    "×": "x",
+    "≤": "<=",
+    "–": "-",
+    "→": "->",
+    "�": "?",
+}
+
+
+def plainer(error: UnicodeError) -> tuple[str, int]:
+    """For a console that cannot print a sign: the next best one, else its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    told = (PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs)
+    return "".join(told), error.end
+
+
+codecs.register_error("plainer", plainer)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -26,6 +26,7 @@ REPORT, PAGE, TRACE, BEFORE, AFTER, STEPS = (
 )
 LARGEST = 32 << 20  # bytes; a longer report is not read
 SHOWN = 10  # earlier runs
+GAP = ("", "")  # a place of a terminal that is left as it is
 WIDEST = 1024  # pixels of a picture on the page
 
 
@@ -128,3 +129,12 @@ def keep_input(folder: Path, image: str | None) -> None:
         (folder / BEFORE).write_bytes(pictures.gradient())
     else:
         (folder / BEFORE).write_bytes(picture(Path(image).expanduser()))
+
+
+def shown(folder: Path, columns: int) -> Iterator[list[tuple[str, str]]]:
+    """Input and output beside each other, for a terminal."""
+    pair = [one for one in (folder / BEFORE, folder / AFTER) if one.exists()]
+    with suppress(OSError, pictures.NotAPicture):
+        drawn = [preview.halves(pictures.opened(one.read_bytes()), columns) for one in pair]
+        for row in zip(*drawn, strict=False):
+            yield [*row[0], *(spot for other in row[1:] for spot in (GAP, GAP, *other))]

@@ -114,6 +114,7 @@ def state(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 GB = 1_000_000_000
+COLUMNS = 24  # of a picture on a terminal; two and their margin fit into 60
 ISO = "%Y-%m-%dT%H:%M:%SZ"
 SIZE, MINUTES = "64×64", 1  # of the golden input picture; measured: 0.7 min
 
@@ -163,8 +164,9 @@ def stage(screen: Screen) -> Callable[[dict[str, Any]], None]:
 
 
 def proved(screen: Screen, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    screen.lines(report.gate_lines(result, screen.verbose))
+    screen.lines(report.gate_lines(result, screen.verbose, screen.lang))
     screen.lines(report.verdict_lines(result, screen.lang))
+    screen.picture(page.shown(files[0].parent, COLUMNS))
     good = result["verify"]["passed"] and result["render"]["finite"]
     screen.rows(report.proof_rows(result, files, screen.lang))
     screen.lines([("✓ " if good else "✗ ") + say("all-well" if good else "not-well", screen.lang)])

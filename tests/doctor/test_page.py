@@ -52,7 +52,7 @@ PROOF = {
         "median": 0.8,
         "spread": 0.01,
         "steps_per_second": 1.25,
-        "doubts": ["Steps differ by more than 5 %."],
+        "doubts": ["Fewer than five steps were timed."],
     },
 }
 FACTS = Facts(
