@@ -33,7 +33,7 @@ folder = Path(sys.argv[1])
 screen = Screen(sys.argv[2], no_color="--no-color" in sys.argv)
 run.proved(screen, PROOF, (folder / "render.png", folder / "report.html"))
 """
-COPIED = re.compile(r"^ *(?:or run +|或运行 +)?(?:comfy-doctor|/\S*python) |^\S*$")
+COPIED = re.compile(r"^ {8}\S|^ *(?:or run|或运行) +comfy-doctor |: comfy-doctor |：comfy-doctor ")
 STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
