@@ -25,6 +25,7 @@ from runner.pixels import gradient, to_bytes  # noqa: E402
 from runner.trace import Trace  # noqa: E402
 
 CPU = torch.device("cpu")
+LITTLE = 8 * 2**20  # bytes of memory that the tests write and read
 PROMPTS = {"plain": "a (red:1.3) hat", "negative": "a dog"}
 RUNS = [{"sampler": "euler", "scheduler": "normal", "steps": 2, "cfg": 7.0, "denoise": 0.6,
          "seed": 4}]  # fmt: skip
@@ -32,6 +33,11 @@ RUNS = [{"sampler": "euler", "scheduler": "normal", "steps": 2, "cfg": 7.0, "den
 
 def quiet(*_):
     pass
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch):
+    monkeypatch.setattr(whole, "FREE_MEMORY", LITTLE)
 
 
 @pytest.fixture(scope="module", autouse=True)
