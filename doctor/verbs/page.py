@@ -114,21 +114,16 @@ def earlier(file: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def keep_steps(folder: Path) -> None:
-    """Small pictures of the steps in place of their trace, which is large."""
+def keep_pictures(folder: Path) -> None:
+    """What a run began with and its steps, as pictures in place of their trace, which is large."""
     trace = folder / TRACE
-    with suppress(OSError, tensors.NotTensors):
-        for n, step in enumerate(preview.strip(tensors.read(trace.read_bytes())), 1):
+    with suppress(OSError, tensors.NotTensors, ValueError, ArithmeticError):
+        tensor = tensors.read(trace.read_bytes())
+        if "image/input" in tensor:
+            preview.photo(tensor["image/input"]).save(folder / BEFORE)
+        for n, step in enumerate(preview.strip(tensor), 1):
             step.save(folder / STEPS.replace("*", f"{n:02}"))
     trace.unlink(missing_ok=True)
-
-
-def keep_input(folder: Path, image: str | None) -> None:
-    """A copy of the picture that a run starts from, for its page; the runner's own without one."""
-    if image is None:
-        (folder / BEFORE).write_bytes(pictures.gradient())
-    else:
-        (folder / BEFORE).write_bytes(picture(Path(image).expanduser()))
 
 
 def shown(folder: Path, columns: int) -> Iterator[list[tuple[str, str]]]:

@@ -80,8 +80,7 @@ def prove(
     answer = run_json(facts, diagnosis, fixed, result, files, screen.lang)
     kept = shared(answer | more_json(facts, diagnosis, screen.lang), screen)
     write_whole(files[1], kept)
-    page.keep_input(out, args.image)
-    page.keep_steps(out)
+    page.keep_pictures(out)
     page.write(html, kept, screen.lang, files[1])
     proved(screen, result, (picture, html))
     told = {finding.id for finding in known.findings}

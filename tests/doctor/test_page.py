@@ -262,31 +262,43 @@ def tensors(**named):
     return len(head).to_bytes(8, "little") + head + body
 
 
-def test_steps_are_small_pictures_in_comfyuis_colours(tmp_path):
-    """A latent of (1, 0, 0, 0) at σ = 0 is (0.3512, 0.2297, 0.3227) of ComfyUI's SD 1.5 preview."""
-    one = ([1, 4, 1, 2], [1, 0, 0, 0, 0, 0, 0, 0])
+def test_steps_are_small_pictures_in_the_colours_of_the_render(tmp_path):
+    """Where red is 0.5 + 0.2 a and green 0.5 - 0.1 b of channels a and b, a fit finds that."""
+    a, b = [n / 8 - 1 for n in range(16)], [(n * 5 % 16) / 8 - 1 for n in range(16)]
+    colours = [(0.5 + 0.2 * x, 0.5 - 0.1 * y, 0.25) for x, y in zip(a, b, strict=True)]
+    pixels = [v for row in range(8) for x in range(8) for v in colours[row // 2 * 4 + x // 2]]
+    noisy = [10**0.5 * value for value in [*a, *b, *[0.0] * 32]]
     (tmp_path / page.TRACE).write_bytes(
-        tensors(sigmas=([3], [14.0, 3.0, 0.0]), step_1=one, step_2=one)
+        tensors(
+            sigmas=([3], [14.0, 3.0, 0.0]),
+            step_1=([1, 4, 4, 4], noisy),
+            step_2=([1, 4, 4, 4], [*a, *b, *[0.0] * 32]),
+            image_input=([1, 8, 8, 3], [0.0, 1.0, 0.5] * 64),
+            image_output=([1, 8, 8, 3], pixels),
+        )
     )
-    page.keep_steps(tmp_path)
+    page.keep_pictures(tmp_path)
     assert not (tmp_path / page.TRACE).exists()
-    first, last = (pictures.opened(one) for one in page.beside(tmp_path).steps)
-    halves = [round((value + 1) / 2 * 255) for value in (0.3512, 0.2297, 0.3227)]
-    assert [last.getpixel((x, 0)) for x in (0, 1)] == [tuple(halves), (128, 128, 128)]
-    assert abs(first.getpixel((0, 0))[0] - (0.3512 / 10**0.5 + 1) / 2 * 255) < 1
+    kept = page.beside(tmp_path)
+    assert pictures.opened(kept.before).getpixel((3, 3)) == (0, 255, 128)
+    for step in map(pictures.opened, kept.steps):
+        assert step.size == (4, 4)
+        for place, colour in enumerate(colours):
+            seen = step.getpixel((place % 4, place // 4))
+            assert seen == pytest.approx([255 * value for value in colour], abs=2)
 
 
 @pytest.mark.parametrize("trace", [b"", b"\x08" + bytes(15), tensors(), tensors(sigmas=([0], []))])
 def test_a_trace_that_is_none_costs_the_pictures_alone(tmp_path, trace):
     (tmp_path / page.TRACE).write_bytes(trace)
-    page.keep_steps(tmp_path)
+    page.keep_pictures(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_of_many_steps_twenty_are_shown_and_the_last_is():
-    step = Tensor((1, 4, 1, 1), (0.0, 0.0, 0.0, 0.0))
-    bright = Tensor((1, 4, 1, 1), (9.0, 9.0, 0.0, 0.0))
-    trace = {f"step/{n}": step for n in range(1, 50)} | {"step/50": bright}
-    shown = list(preview.strip({"sigmas": Tensor((51,), [1.0] * 51), **trace}))
+    flat = [Tensor((1, 1, 1, 2), (v, -v)) for v in (0.0, 1.0)]
+    trace = {f"step/{n}": flat[n == 50] for n in range(1, 51)}
+    trace["image/output"] = Tensor((1, 1, 2, 3), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0))
+    shown = list(preview.strip({"sigmas": Tensor((51,), [0.0] * 51), **trace}))
     assert len(shown) == 20
-    assert [one.getpixel((0, 0))[0] for one in shown[-2:]] == [128, 255]
+    assert [one.getpixel((0, 0))[0] for one in shown[-2:]] == [127, 255]
