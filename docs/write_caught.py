@@ -79,7 +79,7 @@ each tool. For comfy-doctor, yes means that the right finding is named; for the 
 print anything at all that they do not print about a healthy one, whatever it says. "–": the tool
 looks at no ComfyUI folder, and its environment is healthy; or it needs another Python. They were
 made for other ends, most of them for training on NVIDIA's cards: this compares what people have at
-hand, not like with like."""
+hand, not like with like. "not run": the run that wrote this page did not come to it."""
 
 
 def lines(tool: Tool, own: Path, here: Here) -> frozenset[str]:
@@ -154,7 +154,7 @@ def suits(tool: Tool, case: Case) -> bool:
 def cell(row: dict[str, object], tool: Tool) -> str:
     said = row.get(tool.name)
     if said is None:
-        return "–"
+        return "not run" if suits(tool, CASES[str(row["case"])]) else "–"
     assert isinstance(said, list)
     if "exit -11" in said:
         return "dies with it"
@@ -168,7 +168,7 @@ def page(found: list[dict[str, object]], tools: list[Tool], absent: list[str]) -
     right = sum(bool(row["right"]) for row in broken)
     counts = [
         f"{sum(cell(row, t) in ('yes', 'dies with it') for row in broken)}"
-        f" of {sum(cell(row, t) != '–' for row in broken)}"
+        f" of {sum(cell(row, t) not in ('–', 'not run') for row in broken)}"
         for t in tools
     ]
     alarms = [str(sum(cell(row, tool) == "yes" for row in well)) for tool in tools]
@@ -212,10 +212,12 @@ def main() -> None:
         found.sort(key=lambda row: list(CASES).index(row["case"]))
     else:
         with tempfile.TemporaryDirectory(dir=asked.folder, prefix="lab-") as folder:
-            found = list(rows(asked, there, Path(folder)))
+            found = []
+            for row in rows(asked, there, Path(folder)):
+                found.append(row)
+                if asked.raw:  # a run that is cut short keeps what it has
+                    asked.raw.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (ROOT / "docs" / "caught.md").write_text(page(found, there, absent), encoding="utf-8")
-    if asked.raw:
-        asked.raw.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
