@@ -134,6 +134,7 @@ def execute(server: Server, graph: Graph, limit: float, heard: Heard) -> Execute
             events, lost = step(server, client, events, followed, heard, lost)
             entry = history(server, followed.id)
             if entry is not None:
+                drain(events, followed, heard)
                 return ended(followed, entry, monotonic() - began, lost)
         raise NotExecuted(f"no end after {limit:.0f} s")
     except BaseException:
@@ -167,6 +168,16 @@ def step(
     if followed.over:
         sleep(0.05)  # /history is written when the last event has been sent
     return events, lost
+
+
+def drain(events: Events | None, followed: Followed, heard: Heard) -> None:
+    """The last events of a prompt that /history already knows: they end the times of its nodes."""
+    until = monotonic() + 0.5
+    with contextlib.suppress(Lost):
+        while events is not None and not followed.over and (left := until - monotonic()) > 0:
+            event = events.next(left)
+            if event is not None:
+                followed.see(event, heard)
 
 
 def queue(server: Server, graph: Graph, client: str) -> str:

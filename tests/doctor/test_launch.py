@@ -158,8 +158,9 @@ def test_level_3_tries_the_start_and_the_small_render(there, tmp_path):
     assert code in (0, 4), said["findings"]
     rows = {row["name"]: row for row in said["tried"]}
     assert rows["start"]["verdict"] == "passed"
-    late = "did not end within" in rows["render"]["why"]  # a promise of time, on any machine
-    assert rows["render"]["verdict"] == ("not judged" if late else "passed")
+    for name in ("gates", "render"):
+        late = "did not end within" in rows[name]["why"]  # a promise of time, on any machine
+        assert rows[name]["verdict"] == ("not judged" if late else "passed"), rows[name]
     assert "cuda-malloc-unsupported" in {one["id"] for one in said["not_judged"]}
 
 
@@ -170,3 +171,18 @@ def test_a_start_that_fails_at_level_3_is_told_by_its_findings(there, tmp_path):
     levels.start(Facts(target=target), Screen("en", as_json=True), found)
     assert [finding.id for finding in found.findings] == ["disk-full"]
     assert [(row["name"], row["verdict"]) for row in found.rows] == [("start", "failed")]
+
+
+def test_what_is_wrong_with_an_answer_of_the_runner_is_told():
+    good = {
+        "finite": True,
+        "not_finite": [],
+        "measures": {"positive": {"input": 0.1, "output": 0.6}},
+    }
+    assert list(levels.faults(good)) == []
+    assert list(levels.faults(good | {"not_finite": ["latent/output"]})) == ["latent/output"]
+    flat = {"measures": {"positive": {"input": 0.1, "output": 0.1}}}
+    assert list(levels.faults(flat)) == ["shows the prompt 0.10, began with 0.10"]
+    gates = {"gates": [{"name": "tokens", "verdict": "failed"}, {"name": "x", "verdict": "passed"}]}
+    assert list(levels.faults(gates)) == ["tokens"]
+    assert list(levels.faults({"verify": gates, "render": {}})) == ["tokens"]
