@@ -193,6 +193,11 @@ class Smoke:
 
 def smoke_test(args: Args, screen: Screen) -> int:
     refuse(args)
+    if args.dry_run:
+        where = redacted(args.server) if args.server else str(target(args).comfyui)
+        screen.say("smoke-plan", where=where, prompts=len(smoke.ORDER))
+        screen.object({"schema": "comfy-doctor.smoke/1", "verdict": None, "server": where})
+        return 0
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-smoke-") as folder, ExitStack() as stack:
         test = Smoke(args, screen, Path(folder))
         patient = patient_of(args)

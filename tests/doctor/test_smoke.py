@@ -191,3 +191,9 @@ def test_pictures_are_held_together():
     assert pictures.different(one, other) == 1
     assert pictures.psnr(one, other) == pytest.approx(10 * math.log10(255**2 * 64 * 64))
     assert pictures.spread(one) > 50
+
+
+def test_a_dry_run_asks_nothing(capsys):
+    with serving() as (double, url):
+        code, said = smoked(capsys, url, "--dry-run")
+    assert (code, said["verdict"], double.asked) == (0, None, [])
