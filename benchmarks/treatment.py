@@ -55,16 +55,15 @@ def measure(python: str, rounds: int) -> dict[str, list[float]]:
         def keep() -> None:
             into = Path(place, f"kept-{time.monotonic_ns()}")
             snapshot.keep(scope, installer.touched(scope, names, ()), into, lambda _: None)
-            shutil.rmtree(into)
 
         def copy() -> None:
+            into = Path(place, f"copy-{time.monotonic_ns()}")  # removed at the end, not timed
             for path in snapshot.recorded(Path(scope.root, scope.site), names):
                 source = Path(scope.root, scope.site, path)
                 if source.is_file() and ".." not in path:
-                    target = Path(place, "copy", path)
+                    target = into / path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(source, target)
-            shutil.rmtree(Path(place, "copy"))
 
         works = {
             "plan for 40 packs": lambda: sync.plan(python, facts, sync.gather(Path(place))),
