@@ -195,15 +195,20 @@ def changed(run: Report) -> str:
         [code(id), mark(severity), "–" if id not in now else mark(severity)]
         for id, severity in before["findings"].items()
     ]
-    old = before["packages"]
-    new = run["facts"]["packages"] if isinstance(run["facts"].get("packages"), dict) else {}
-    versions = {name: new[name].get("version", "") for name in new if isinstance(new[name], dict)}
+    now_there = run["facts"].get("packages", {})
+    old, new = versions(before["packages"]), versions(now_there)
     rows += [
-        [code(name), code(old.get(name, "–")), code(versions.get(name, "–"))]
-        for name in sorted(old.keys() | versions.keys())
-        if old.get(name) != versions.get(name)
+        [code(name), code(old.get(name, "–")), code(new.get(name, "–"))]
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
     ]
     if not rows:
         return ""
     heads = [both("html-what"), both("html-before"), both("html-after")]
     return table(both("html-changed"), heads, rows, plainly("html-changed"))
+
+
+def versions(packages: Mapping[str, Any]) -> dict[str, str]:
+    """Of packages as report.json has them; none of those that nobody could look at."""
+    found = {name: row for name, row in packages.items() if isinstance(row, dict)}
+    return {name: str(row.get("version", "")) for name, row in found.items()}

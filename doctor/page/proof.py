@@ -58,12 +58,14 @@ def render(run: Report, pictures: Pictures) -> str:
         return ""
     pair = ((pictures.before, "html-input"), (pictures.after, "html-output"))
     shown = tag("div", "".join(figure(data, key) for data, key in pair if data), "pair")
-    parts = [shown, slider(pictures), strip(pictures)]
+    asked = tag("p", code(done["recipe"].get("positive", "")))
+    parts = [asked, shown, slider(pictures), strip(pictures)]
     if not done["finite"]:
         parts.insert(0, tag("p", f"{mark('failed')} {both('html-not-finite')}"))
     if str(done["checkpoint"]).startswith("synthetic"):
         parts.append(tag("p", both("html-noise"), "faint"))
-    parts += [terms(settings(done)), *(tag("p", phrased(note)) for note in done["notes"])]
+    parts += [tag("p", phrased(note)) for note in done["notes"]]
+    parts.append(folded(both("html-settings"), terms(settings(done))))
     return section("render", "".join(parts))
 
 

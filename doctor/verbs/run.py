@@ -108,7 +108,7 @@ def state(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
     there = {} if isinstance(facts.packages, Unknown) else facts.packages
     return {
         "findings": {f.id: f.severity.word for f in diagnosis.findings},
-        "packages": {name: package.version for name, package in there.items()},
+        "packages": {name: {"version": package.version} for name, package in there.items()},
     }
 
 

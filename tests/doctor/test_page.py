@@ -72,7 +72,7 @@ TREATED = {
     "left": [],
     "rolled_back": {},
     "refused": {},
-    "before": {"findings": {"numpy-abi": "error"}, "packages": {"numpy": "1.26.4"}},
+    "before": {"findings": {"numpy-abi": "error"}, "packages": {"numpy": {"version": "1.26.4"}}},
 }
 ANIMAL = pictures.gradient()
 SHOWN = Pictures(ANIMAL, ANIMAL, (ANIMAL, ANIMAL))
@@ -160,7 +160,7 @@ def test_what_a_patient_says_stays_text():
         "plan": [{"fix": EVIL, "steps": [EVIL], "refused": EVIL}],
         "cured": [EVIL],
         "rolled_back": {EVIL: EVIL},
-        "before": {"findings": {EVIL: "error"}, "packages": {EVIL: "1"}},
+        "before": {"findings": {EVIL: "error"}, "packages": {EVIL: {"version": EVIL}}},
     }
     found = told(proof, facts, [evil()], fixed)
     text = html(found, SHOWN, [found | {"when": EVIL}])
