@@ -142,6 +142,8 @@ def refuse_bad_input(args: Args) -> None:
         path = getattr(args, name)
         if path is not None and not Path(path).expanduser().is_file():
             raise BadUsage(f"--{name}: there is no file {path or 'with an empty name'}")
+    if args.html and (Path(args.html).expanduser().is_dir() or args.html.endswith("/")):
+        raise BadUsage(f"--html {args.html} is a folder; name a file in it")
     limits = {"steps": (1, 10_000), "denoise": (0, 1), "width": (8, 16_384), "height": (8, 16_384)}
     for name, (least, most) in limits.items():
         value = getattr(args, name)

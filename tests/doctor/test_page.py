@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import struct
+import venv
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -242,6 +243,19 @@ def test_what_is_no_run_gets_one_sentence(tmp_path):
         code, out, err = doctor("report", *words, cwd=None if words else tmp_path)
         assert (code, out) == (2, "")
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_a_run_that_comes_to_no_render_has_a_page_where_one_is_asked_for(tmp_path):
+    venv.create(tmp_path / "patient", with_pip=False)
+    words = ["run", "--python", tmp_path / "patient", "--offline", "--dry-run", "--html"]
+    code, _, err = doctor(*words, tmp_path / "page.html")
+    assert code == 1, err
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "torch-missing" in text
+    assert 'id="render"' not in text
+    code, out, err = doctor(*words, tmp_path)
+    assert (code, out) == (2, ""), "a folder is no file, and that is said before anything is done"
+    assert "is a folder" in err
 
 
 def test_rows_are_the_same_as_on_the_screen():
