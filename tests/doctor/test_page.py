@@ -316,3 +316,32 @@ def test_of_many_steps_twenty_are_shown_and_the_last_is():
     shown = list(preview.strip({"sigmas": Tensor((51,), [0.0] * 51), **trace}))
     assert len(shown) == 20
     assert [one.getpixel((0, 0))[0] for one in shown[-2:]] == [127, 255]
+
+
+def rows_of(text, id):
+    part = text.partition(f'id="{id}"')[2].partition("</section>")[0]
+    cells = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>")
+    return [
+        [re.sub("<[^>]+>", "", cell) for cell in cells.findall(row)]
+        for row in re.findall("<tr>.*?</tr>", part)
+    ]
+
+
+def test_only_what_a_treatment_changed_stands_before_and_after():
+    before = {"findings": {"numpy-abi": "error"}}
+    packages = {"numpy": {"version": "1.26.4"}, "torch": {"version": "2.4.0"}}
+    text = html(told(fixed=TREATED | {"before": before | {"packages": packages}}), SHOWN)
+    names = [row[0] for row in rows_of(text, "treatment")[1:]]
+    assert names == ["numpy-abi", "numpy"]
+    assert rows_of(text, "treatment")[2][1:] == ["1.26.4", "2.1.0"]
+
+
+def test_gates_stand_by_how_much_trouble_they_are():
+    proof = json.loads(json.dumps(PROOF))
+    proof["verify"]["gates"] += [
+        {"name": "vae", "figure": 9e-6, "bound": 1e-5, "verdict": "passed", "why": ""},
+        {"name": "sampler heun", "figure": 1e-6, "bound": 1e-5, "verdict": "passed", "why": ""},
+    ]
+    rows = rows_of(html(told(proof), SHOWN), "ladder")[1:]
+    names = [row[0] for row in rows if row[0] not in ("Gate关卡",)]
+    assert names == ["run euler", "gpu", "vae", "text", "tokens", "sampler heun"]
