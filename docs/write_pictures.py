@@ -44,10 +44,12 @@ FRONT = 1700  # pixels of height that stand for a page where it is shown to a re
 
 
 def keep(png: bytes, path: Path, height: int = 0) -> None:
-    """In 128 colours: a page has few, and the repository stays light."""
+    """In 256 colours, a page's rare ones among them: the repository stays light."""
     picture = Image.open(BytesIO(png)).convert("RGB")
     picture = picture.crop((0, 0, picture.width, height or picture.height))
-    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
 
 
 if __name__ == "__main__":
