@@ -14,7 +14,7 @@ from runner import tokenizer
 from runner.recipe import Refused
 from runner.tokenizer import END, START, chunks, encode, segments
 
-GOLDEN = json.loads(Path("runner/data/golden.json").read_text("utf-8"))
+GOLDEN = json.loads(Path("runner/data/golden.sd15.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", GOLDEN["prompts"])
