@@ -13,7 +13,8 @@ def explain(args: Args, screen: Screen) -> int:
         raise BadUsage(f"There is no finding {args.id}; `comfy-doctor list` names them all")
     page = both[args.id]
     screen.lines(report.page_lines(args.id, page, screen.lang))
-    screen.object({"schema": "comfy-doctor.explain/1", "id": args.id, **vars(page)})
+    told = vars(page) | {"title": page.short or page.title}
+    screen.object({"schema": "comfy-doctor.explain/1", "id": args.id, **told})
     return 0
 
 
