@@ -23,7 +23,7 @@ from doctor.screen import Screen
 from doctor.source import REPOSITORY
 from doctor.step import Packages
 from doctor.verbs.patient import Args, look, opened
-from doctor.verbs.treatment import agreed, recover, settings, tell_failures
+from doctor.verbs.treatment import agreed, recover, settings, tell_failures, write_lock
 from doctor.words import refused, say, sentence
 
 AT_ONCE = 4  # packs that are fetched side by side
@@ -248,10 +248,14 @@ def planned(visit: Visit, book: Journal, coming: Sequence[Coming]) -> tuple[Plan
     screen.lines(report.planned(plan, screen.lang))
     if not agreed(visit.args, screen, plan):
         return plan, treat.Outcome()
-    if any(isinstance(step, Packages) for t in plan.treatments for step in t.steps):
+    moves = any(isinstance(step, Packages) for t in plan.treatments for step in t.steps)
+    if moves:
         visit.level = 2  # packages move: whether torch still loads is looked at before and after
         visit.facts, visit.diagnosis = visit.look()
-    return plan, treat.carry_out(plan, book, visit.diagnosis, visit.look, screen.progress)
+    outcome = treat.carry_out(plan, book, visit.diagnosis, visit.look, screen.progress)
+    if moves:
+        write_lock(visit.args, screen, book, visit.look()[0], plan, outcome)
+    return plan, outcome
 
 
 def tell_arrival(visit: Visit, one: Coming) -> None:

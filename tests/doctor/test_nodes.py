@@ -284,6 +284,10 @@ def test_an_index_that_lags_behind_is_noticed_and_a_mirror_asked(
     lagging.close()
     assert (code, live(comfyui)) == (0, ["Pack"]), said["failed"]
     assert "beta-1.0" in versions(comfyui)
+    (written,) = comfyui.rglob("comfy-doctor.lock")
+    kept = json.loads(written.read_text())
+    assert ("beta", "1.0") in [(one["name"], one["version"]) for one in kept["packages"]]
+    assert set(kept["nodes"]) == {"Pack"}
 
 
 def test_an_index_that_only_uv_was_told_of_is_asked_too(comfyui, host, shop, monkeypatch):
