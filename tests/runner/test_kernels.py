@@ -1,12 +1,9 @@
 """The GPU's kernels under Triton's interpreter: the numbers of torch's own steps, on the CPU."""
 
-import os
-
 import pytest
 
 torch = pytest.importorskip("torch")
 
-os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
 pytest.importorskip("triton", reason="Triton is not installed: its kernels are not run here")
 
 from torch.nn.functional import gelu, silu  # noqa: E402
