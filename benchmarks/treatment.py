@@ -4,7 +4,8 @@ python benchmarks/treatment.py --python PATIENT [--rounds 5] [--out benchmarks/r
 
 PATIENT is an environment with torch and, for the snapshot to mean something, a hundred
 distributions or more; nothing in it is changed. Beside them, the peers on the same work: a bare
-`uv pip install --dry-run` of the same wishes, and `cp -r` of the same three distributions.
+`uv pip install --dry-run` of the same wishes, and `cp -r` of the same three distributions. The
+last two rows are of everything, as before torch is changed.
 """
 
 import argparse
@@ -52,13 +53,15 @@ def measure(python: str, rounds: int) -> dict[str, list[float]]:
         scope = installer.scope(python)
         names = [name for name in KEPT if name in facts.packages]
 
-        def keep() -> None:
-            into = Path(place, f"kept-{time.monotonic_ns()}")
-            snapshot.keep(scope, installer.touched(scope, names, ()), into, lambda _: None)
+        everything = sorted(facts.packages)
 
-        def copy() -> None:
+        def keep(held: list[str]) -> None:
+            into = Path(place, f"kept-{time.monotonic_ns()}")
+            snapshot.keep(scope, installer.touched(scope, held, ()), into, lambda _: None)
+
+        def copy(held: list[str]) -> None:
             into = Path(place, f"copy-{time.monotonic_ns()}")  # removed at the end, not timed
-            for path in snapshot.recorded(Path(scope.root, scope.site), names):
+            for path in snapshot.recorded(Path(scope.root, scope.site), held):
                 source = Path(scope.root, scope.site, path)
                 if source.is_file() and ".." not in path:
                     target = into / path
@@ -68,8 +71,10 @@ def measure(python: str, rounds: int) -> dict[str, list[float]]:
         works = {
             "plan for 40 packs": lambda: sync.plan(python, facts, sync.gather(Path(place))),
             "uv alone, same wishes": lambda: uv.resolve(python, lines),
-            f"hold {', '.join(names)} of {len(facts.packages)}": keep,
-            "copy of the same files": copy,
+            f"hold {', '.join(names)} of {len(facts.packages)}": lambda: keep(names),
+            "copy of the same files": lambda: copy(names),
+            f"hold all {len(everything)}": lambda: keep(everything),
+            "copy of them all": lambda: copy(everything),
         }
         for number in range(rounds + 1):
             for name, work in works.items():
