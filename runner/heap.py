@@ -1,9 +1,9 @@
 """Heap: the memory of a step, kept for the next one.
 
 The C library of Linux gives large blocks back to the system when they are freed and asks for
-them anew, and every page of a new block is cleared when it is first touched. A step of SD 1.5 on
-the CPU spends a quarter of its time so (benchmarks/results/levers.json). glibc can be told to
-keep what it has (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD).
+them anew, and every page of a new block is cleared when it is first touched: for every step again.
+glibc can be told to keep what it has (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). What it gives is
+measured by `benchmarks/peers.py --without heap`.
 """
 
 import ctypes
