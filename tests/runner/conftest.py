@@ -1,11 +1,8 @@
 """A small checkpoint in the layout of SD 1.x: the same names, narrow widths, made in a moment."""
 
 import json
-import os
 
 import pytest
-
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, by whichever test
 
 torch = pytest.importorskip("torch")
 
