@@ -42,6 +42,8 @@ VERBS = {  # command -> module below doctor.verbs, and function; imported when i
     "smoke": ("smoke", "smoke_test"),
     "run": ("run", "run"),
     "report": ("page", "report"),
+    "fleet check": ("fleet", "check"),
+    "fleet here": ("here", "here"),
     "explain": ("explain", "explain"),
     "list": ("explain", "list_all"),
 }

@@ -87,6 +87,7 @@ def parser() -> Parser:
     page = verb("report", "The page of the last run: one HTML file, in English and Chinese.")
     page.add_argument("file", nargs="?", metavar="RUN", help="report.json, or the folder it is in")
     page.add_argument("--html", metavar="FILE", help="default: report.html beside report.json")
+    fleet(verbs, shared)
     explain = verb("explain", "The page of a finding.")
     explain.add_argument("id", metavar="ID")
     verb("list", "All findings there are.")
@@ -234,6 +235,60 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) 
     snapshot.add_argument("file", metavar="FILE", help="in ComfyUI-Manager's format and more")
     snapshot.add_argument("--allow-unproven", action="store_true", help=unproven)
     snapshot.set_defaults(discard_edits=False, allow_malware=False, run_install_scripts=False)
+
+
+FLEET_EXAMPLES = """\
+examples:
+  comfy-doctor fleet check --local 2 --comfyui ~/ComfyUI            to try it, on this machine
+  comfy-doctor fleet check --address HEAD:6379 --comfyui '~/ComfyUI'
+--comfyui and --python are read on each node; ~ and $VARIABLES in them are the node's own.
+Needs Ray: pip install 'comfy-doctor[fleet]'."""
+WHAT = {
+    "check": "Examine every node and say what is wrong where, and which of them stands out.",
+    "here": "One node's part, on this machine: what is started there.",
+}
+
+
+def fleet(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:
+    help = "The same on the many machines of a Ray cluster: one report, one exit code."
+    top = verbs.add_parser("fleet", help=help, description=help, epilog=FLEET_EXAMPLES)
+    acts = top.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
+    for name, help in WHAT.items():
+        act = acts.add_parser(
+            name,
+            help=help,
+            description=help,
+            parents=shared,
+            epilog=FLEET_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == "here":
+            act.add_argument("what", choices=[one for one in WHAT if one != "here"])
+            act.set_defaults(network=False, facts=None)
+        else:
+            clustered(act)
+        if name in ("check", "here"):
+            judging(act)
+
+
+def clustered(act: argparse.ArgumentParser) -> None:
+    where = act.add_argument_group("which cluster")
+    there = "of Ray's head: HOST:6379, ray://HOST:10001; default: $RAY_ADDRESS, or this machine's"
+    where.add_argument("--address", metavar="A", help=there)
+    here = "no cluster: so many nodes on this machine, to try it"
+    where.add_argument("--local", type=int, metavar="N", help=here)
+    own = "the Python that has a doctor on each node; default: this doctor travels there"
+    where.add_argument("--installed", metavar="PY", help=own)
+    how = act.add_argument_group("how long, how often")
+    late = "seconds for each node; then its part is stopped, and not judged"
+    how.add_argument("--limit", type=float, metavar="S", help=late)
+    queue = "seconds until a node must have begun; default 120"
+    how.add_argument("--wait", type=float, default=120.0, metavar="S", help=queue)
+    tries = "more tries after anything but an answer; default 1"
+    how.add_argument("--retries", type=int, default=1, metavar="N", help=tries)
+    most = "parts under way at once; default 256"
+    how.add_argument("--at-once", type=int, default=256, metavar="N", help=most)
+    act.add_argument("--html", metavar="FILE", help="the report as a page for people, too")
 
 
 def run(verb: argparse.ArgumentParser) -> None:

@@ -102,6 +102,12 @@ class Screen:
     def progress(self, what: str) -> None:
         self.ticker.show(what)
 
+    def news(self, line: str) -> None:
+        """What is known already of something that goes on: a line on stderr, as it comes."""
+        self.ticker.clear()
+        line = printable(line)
+        self.err.print(Text(line, style=STYLES.get(line[:1], "")))
+
     def step(self, what: str, stage: str) -> None:
         """Progress within a stage: at once on a terminal, one line for each stage elsewhere."""
         self.ticker.step(what, stage)

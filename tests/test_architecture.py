@@ -18,7 +18,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
         journal sync lock trial treat nodes
         api events img2img prompt tensors pictures preview smoke launch launched
-        handoff redact report page monitor unit options screen verbs cli start __main__
+        handoff redact report page fleet monitor unit options screen verbs cli start __main__
     """.split(),
     "runner": """
         report recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
@@ -45,6 +45,7 @@ EFFECTS = {  # module of the standard library or another's -> where it may be us
         "network",
         "uv",
         "launch",
+        "fleet",
         "verbs",
     },
     "requests": {"download", "reach", "api"},
@@ -52,6 +53,7 @@ EFFECTS = {  # module of the standard library or another's -> where it may be us
     "psutil": {"locate", "machine", "git", "launched"},
     "rich": {"screen"},
     "websocket": {"events"},
+    "ray": {"fleet"},
 }
 MODULES = [path for package in ORDER for path in sorted((ROOT / package).rglob("*.py"))]
 

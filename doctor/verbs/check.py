@@ -20,18 +20,7 @@ from doctor.words import say
 
 
 def check(args: Args, screen: Screen) -> int:
-    for id in (*args.only, *args.ignore):
-        if id not in CHECKS:
-            raise BadUsage(f"There is no check {id}; `comfy-doctor list` names them all")
-    facts = saved(Path(args.facts)) if args.facts else examined(args, screen, args.level)
-    if args.network and not args.facts:
-        facts = replace(facts, network=reached(args, screen))
-    diagnosis = diagnose(facts, args.only, args.ignore)
-    rows: list[dict[str, Any]] = []
-    if args.level >= 3 and not args.facts:
-        from doctor.verbs import levels  # brings the network along; looking does not wait for it
-
-        facts, diagnosis, rows = levels.tried(args, facts, diagnosis, screen)
+    code, facts, diagnosis, rows = judged(args, screen)
     if args.save:
         save(Path(args.save), facts, diagnosis, screen)
     if args.junit or args.metrics:
@@ -45,8 +34,25 @@ def check(args: Args, screen: Screen) -> int:
     screen.lines(report.tried_lines(rows, screen.lang))
     tried = {"tried": rows} if rows else {}
     screen.object(report.check_json(diagnosis, facts, screen.lang) | tried)
+    return code
+
+
+def judged(args: Args, screen: Screen) -> tuple[int, Facts, Diagnosis, list[dict[str, Any]]]:
+    """The exit code, what it rests on, and what level 3 tried. Tells progress, and no result."""
+    for id in (*args.only, *args.ignore):
+        if id not in CHECKS:
+            raise BadUsage(f"There is no check {id}; `comfy-doctor list` names them all")
+    facts = saved(Path(args.facts)) if args.facts else examined(args, screen, args.level)
+    if args.network and not args.facts:
+        facts = replace(facts, network=reached(args, screen))
+    diagnosis = diagnose(facts, args.only, args.ignore)
+    rows: list[dict[str, Any]] = []
+    if args.level >= 3 and not args.facts:
+        from doctor.verbs import levels  # brings the network along; looking does not wait for it
+
+        facts, diagnosis, rows = levels.tried(args, facts, diagnosis, screen)
     failed = any(row["verdict"] == "failed" for row in rows)
-    return 1 if failed else verdict(diagnosis)
+    return 1 if failed else verdict(diagnosis), facts, diagnosis, rows
 
 
 def reached(args: Args, screen: Screen) -> Any:

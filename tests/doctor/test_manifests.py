@@ -164,7 +164,7 @@ def test_floors_of_comfyui_rise():
 
 
 def test_limits_and_months():
-    known = "installation temp cache models output entries paging memory spare unpacked"
+    known = "installation temp cache models output entries paging memory spare unpacked slower"
     assert {limit.what for limit in WORLD.limits} == set(known.split())
     assert all(limit.error < limit.warning for limit in WORLD.limits)
     assert all(re.fullmatch(r"20\d\d-[01]\d", python.ends) for python in WORLD.pythons)
