@@ -41,8 +41,7 @@ def runner() -> Path:
 def bundle() -> Iterator[Path]:
     """A folder with the runner alone, gone again afterwards."""
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-") as folder:
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(runner(), Path(folder, "bundle", "runner"), ignore=ignore)
+        shutil.copytree(runner(), Path(folder, "bundle", "runner"))  # what is compiled, too
         Path(folder, "bundle", "__main__.py").write_text(MAIN, encoding="utf-8")
         yield Path(folder, "bundle")
 

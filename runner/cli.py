@@ -177,6 +177,8 @@ def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     if not (options.image or options.embedded):
         raise Refused("no-image", "No picture was given: --image FILE.")
     checkpoint, placement = chosen(options), placed(options)
+    from runner.rendered import rendered
+
     models, seconds = loaded(checkpoint, placement, tell, options.without)
     answer = rendered(models, recipe, options, tell, {"weights": seconds}, lang)
     return 0 if answer["finite"] else 1, answer, list(render_lines(answer, lang))
@@ -245,48 +247,6 @@ def loaded(
     if "heap" in models.denoiser.levers:
         heap.keep()
     return models, time.perf_counter() - start
-
-
-def rendered(
-    models: "Models",
-    recipe: Recipe,
-    options: argparse.Namespace,
-    tell: Progress,
-    before: dict[str, float],
-    lang: str,
-) -> Json:
-    """Render, write the files, and the object of schema runner.render/1."""
-    from runner import canvas, embedded, listening, measures, page, pixels, sources, trace
-    from runner.embeddings import Shelf
-
-    models = replace(models, shelf=Shelf(tuple(options.embeddings)))
-    picture = options.image or (embedded.PICTURE if options.embedded else None)
-    image = pixels.load(picture) if picture else pixels.gradient(64, 64)
-    ears: list[Any] = []
-    if options.page:
-        models, ears = listening.overheard(models)
-    done, kept = trace.render(models, recipe, image, tell)
-    files = [options.out, options.trace] if options.trace else [options.out]
-    told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
-    used = sources.drawn(models.name, str(picture or "example.png"), beside(options))
-    told |= canvas.chunks(canvas.of_recipe(recipe, used))
-    png = pixels.to_png(kept.tensors["image/output"][0], told)
-    with pixels.whole_file(options.out) as file:
-        file.write(png)
-    if options.trace:
-        trace.save(kept, options.trace, {"recipe": recipe.to_json()})
-    if options.page:
-        files += page.write(options.page, models, recipe, done, kept, ears, tell)
-    done = replace(
-        done,
-        files=tuple(str(path) for path in files),
-        notes=(*done.notes, *measures.notes(models, recipe, lang)),
-        seconds=before | dict(done.seconds),
-    )
-    if not options.embedded:
-        return done.to_json()
-    measured = measures.measured(models, recipe, kept.tensors)
-    return done.to_json() | {"measures": measured.to_json()}
 
 
 def executes(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
@@ -402,6 +362,7 @@ def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     """verify, render and bench with one loaded model: what the doctor's `run` asks for."""
     from runner import bench, synthetic
     from runner.pipeline import recast
+    from runner.rendered import rendered
 
     recipe = asked_for(options)
     own = chosen(options) if options.checkpoint or options.embedded else None

@@ -212,6 +212,17 @@ def set_threads(count: int) -> None:
 
 
 @contextmanager
+def at_most(count: int | None) -> Iterator[None]:
+    """No more threads than that while this lasts; None: as many as there are."""
+    before = threads()
+    torch.set_num_threads(min(before, count or before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def exact(placement: Placement) -> Iterator[None]:
     """On a GPU, float32 that is float32: TF32 off in matmul and cuDNN while this lasts."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn

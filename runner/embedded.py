@@ -7,6 +7,7 @@ textures, and nothing else. How it was made, and what it measures: docs/embedded
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 
 from runner import checkpoint, weights
@@ -23,6 +24,7 @@ NAME = "embedded"
 PREFIX = "contrast."  # of the image tower and both projections, beside the layout's own parts
 POSITIVE = "a large red circle in the middle, blue background"
 SIDE = 48  # pixels: the size it was trained at
+ALONE = 64  # pixels a side up to which threads wait for each other longer than they work
 
 
 def read() -> Checkpoint:
@@ -47,6 +49,14 @@ def native(recipe: Recipe) -> Recipe:
     if recipe.width or recipe.height:
         return recipe
     return replace(recipe, width=SIDE, height=SIDE)
+
+
+def threads(recipe: Recipe) -> int | None:
+    """How many threads are worth while: one up to 64 x 64, where it is also the same bits on a
+    machine of any size; None: as many as there are.
+    """
+    small = max(recipe.width or inf, recipe.height or inf) <= ALONE
+    return 1 if small else None
 
 
 def unknown_words(text: AnyText, prompt: str) -> Iterator[str]:

@@ -92,6 +92,19 @@ def test_another_size_is_said(render):
     assert "48 x 48" in told["notes"][0]
 
 
+def test_one_thread_draws_a_small_picture_and_as_many_as_asked_for_any(render):
+    """Two wait for each other longer than they work; and what was set before is set again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert render("--steps", "1")[1]["threads"] == 1
+        assert torch.get_num_threads() == 2
+        assert render("--steps", "1", "--width", "128", "--height", "64")[1]["threads"] == 2
+        assert render("--steps", "1", "--threads", "2")[1]["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_it_can_be_timed(capfd):
     words = ["bench", "--model", "embedded", "--steps", "1", "--runs", "1", "--warmup", "0"]
     assert main([*words, "--json"]) == 0
