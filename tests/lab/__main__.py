@@ -1,6 +1,6 @@
 """Build every installation of the lab, judge it, and say what came of it.
 
-python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--out tests/lab/results.json]
+python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--jobs N] [--out tests/lab/results.json]
 
 NAME picks cases (a part of a name will do). Each is built in a temporary folder (--folder), looked
 at by the installed comfy-doctor from outside, cured and undone where a fix is promised, and
@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def options() -> argparse.Namespace:
     words.add_argument("names", nargs="*", metavar="NAME")
     words.add_argument("--quick", action="store_true", help="the share that runs in the suite")
     words.add_argument("--no-fixes", action="store_true", help="only look")
+    words.add_argument("--jobs", type=int, default=1, help="so many at the same time")
     words.add_argument("--out", type=Path, help="a results file")
     words.add_argument("--folder", type=Path, help="where the installations are built")
     return words.parse_args()
@@ -75,18 +77,33 @@ def results(verdicts: Sequence[Verdict], seconds: float) -> dict[str, object]:
     }
 
 
+def judged(names: Sequence[str], asked: argparse.Namespace) -> Iterator[Verdict]:
+    """Each as soon as it is judged; the rest is dropped where somebody interrupts."""
+    with (
+        tempfile.TemporaryDirectory(dir=asked.folder, prefix="lab-") as folder,
+        ThreadPoolExecutor(asked.jobs) as pool,
+    ):
+        base = make_base(Path(folder, "base"))
+        fixes = not asked.no_fixes
+        under_way = [pool.submit(one, name, Path(folder), base, fixes) for name in names]
+        try:
+            yield from (done.result() for done in as_completed(under_way))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def main() -> int:
     asked = options()
     names, verdicts, start = chosen(asked), [], time.monotonic()
-    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="lab-") as folder:
-        base = make_base(Path(folder, "base"))
-        for number, name in enumerate(names, 1):
-            sys.stderr.write(f"\r\033[K{number} of {len(names)}: {name}")
-            sys.stderr.flush()
-            verdicts.append(one(name, Path(folder), base, not asked.no_fixes))
-            sys.stderr.write("\r\033[K")
-            sys.stdout.write(row(verdicts[-1]) + "\n")
-            sys.stdout.flush()
+    for verdict in judged(names, asked):
+        verdicts.append(verdict)
+        sys.stderr.write("\r\033[K")
+        sys.stdout.write(row(verdict) + "\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"{len(verdicts)} of {len(names)}")
+        sys.stderr.flush()
+    verdicts.sort(key=lambda verdict: names.index(verdict.name))
+    sys.stderr.write("\r\033[K")
     sys.stdout.write(f"{summary(verdicts)}\n")
     if asked.out:
         told = json.dumps(results(verdicts, time.monotonic() - start), indent=2)
