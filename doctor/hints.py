@@ -7,6 +7,8 @@ what a log lets one guess. A hint that says "there is none" is simply not among 
 import re
 from collections.abc import Mapping, Sequence
 
+from packaging.version import InvalidVersion, Version
+
 from doctor.choice import capability, portable, runs
 from doctor.facts import Facts, Gpu, NotKnown, numbers
 from doctor.manifest import Arch, World
@@ -29,6 +31,9 @@ def of_log(
     satisfied = {normal(name) for name in caught.get("satisfied", ())}
     if any(normal(module) in satisfied for module in missing):
         hints["satisfied-module"] = ", ".join(missing)
+    asked = caught.get("version-asked", ())
+    if asked and "versions-left-out" not in hints and all(map(is_ahead, asked)):
+        hints["version-ahead"] = asked[0]
     if "gpu-amd" in hints and "AMD" not in hints.get("gpu", "AMD"):
         del hints["gpu-amd"]  # the device line outweighs a word somewhere
     return hints | wheel(hints, world)
@@ -36,6 +41,16 @@ def of_log(
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.partition(".")[0]).lower()
+
+
+def is_ahead(asked: str) -> bool:
+    """Is every version that pip found ("name==2.0 (from versions: 0.9, 1.0") older than that?"""
+    wanted = asked.partition("==")[2].partition(" ")[0]
+    offered = asked.partition("from versions: ")[2].split(", ")
+    try:
+        return all(Version(wanted) > Version(one) for one in offered)
+    except InvalidVersion:
+        return False
 
 
 def wheel(hints: Mapping[str, str], world: World) -> dict[str, str]:

@@ -120,10 +120,10 @@ def resolve(
 ) -> tuple[Wheel, ...]:
     """The wheels that `wants` come to, from the first index that has them. Changes nothing.
 
-    An interpreter that is still to be made is resolved for by the doctor's own, which will make
-    it. `wishes` are asked of named indexes only: their builds agree, those of the default index
-    need not. With `build` "cpu", an answer that brings CUDA along is refused as if the index had
-    nothing. CannotInstall tells of every index that was tried.
+    An interpreter that is still to be made ("") is resolved for by the doctor's own, which will
+    make it. `wishes` are asked of named indexes only: their builds agree, those of the default
+    index need not. With `build` "cpu", an answer that brings CUDA along is refused as if the
+    index had nothing. CannotInstall tells of every index that was tried.
     """
     if not wants and not wishes:
         return ()
@@ -158,14 +158,13 @@ def asked_of(index: str, wanted: Sequence[str]) -> tuple[str, ...]:
 def report(
     python: str, wants: Sequence[str], holds: Sequence[str], index: str, anew: bool, offline: bool
 ) -> list[Wheel]:
-    """What `pip install --dry-run --report` would bring."""
+    """What `pip install --dry-run --report` would bring; "": to an environment with nothing."""
     with tempfile.TemporaryDirectory() as folder:
         said, held, asked = (Path(folder, name) for name in ("report", "held.txt", "wants.txt"))
         held.write_text("\n".join(holds), encoding="utf-8")
         asked.write_text("\n".join(wants), encoding="utf-8")
-        there = os.path.exists(python)
-        words = [*pip(python if there else sys.executable), "install", "--dry-run"]
-        words += ["--report", str(said)] + ([] if there else ["--ignore-installed"])
+        words = [*pip(python or sys.executable), "install", "--dry-run"]
+        words += ["--report", str(said)] + ([] if python else ["--ignore-installed"])
         words += ["-c", str(held), "-r", str(asked)]
         asked_at = index or uv.default_index()
         words += ["--index-url", asked_at] if asked_at else []

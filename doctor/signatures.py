@@ -28,6 +28,7 @@ class Signature(Row):
     through: str = ""  # a regular expression that some "path#function" of it must match
     never: str = ""  # one that no "path#function" of it may match
     first: str = ""  # one that its first "path#function" must match
+    own: str = ""  # "yes", "no": must the module that is not found be the pack's own?
     when: tuple[str, ...] = ()  # hints of which one must be there
     also: tuple[str, ...] = ()  # hints of which one must be there, besides
     unless: tuple[str, ...] = ()  # hints of which none may be there

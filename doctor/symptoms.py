@@ -206,7 +206,15 @@ def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
         and (not signature.through or any(re.search(signature.through, path) for path in paths))
         and not (signature.never and any(re.search(signature.never, path) for path in paths))
         and (not signature.first or first_is(signature.first, match.trace))
+        and signature.own in ("", "yes" if own(match) else "no")
     )
+
+
+def own(match: Match) -> bool:
+    """Is the module that was not found a part of the pack that asked for it?"""
+    pack = match.captures.get("pack") or (match.trace.pack if match.trace is not None else "")
+    module = match.captures.get("module", "")
+    return bool(pack) and module.startswith(f"{pack}.")
 
 
 def first_is(pattern: str, trace: Trace | None) -> bool:

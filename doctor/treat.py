@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from doctor.finding import Diagnosis
 from doctor.manifest import World
 from doctor.plan import Plan, Treatment
 from doctor.receipts import Journal
-from doctor.step import Packages, Place, Step, StepFailed
+from doctor.step import MakeVenv, Packages, Place, Step, StepFailed
 
 Progress = Callable[[str], None]
 Look = Callable[[], tuple[Facts, Diagnosis]]
@@ -57,7 +57,10 @@ def settle(plan: Plan, facts: Facts, journal: Journal, settings: Settings, say: 
             for step in treatment.steps:
                 refuse_in_use(step)
                 refuse_system(step, facts)
-            steps = tuple(settled(s, facts, journal, settings, say) for s in treatment.steps)
+            steps = tuple(
+                settled(step, is_to_be_made(step, treatment.steps), facts, journal, settings, say)
+                for step in treatment.steps
+            )
             refuse_no_room(steps, journal)
         except (InUse, installer.CannotInstall, fetch.NotObtained, fetch.Refused) as why:
             refused[treatment.fix] = str(why)
@@ -99,19 +102,35 @@ def refuse_no_room(steps: tuple[Step, ...], journal: Journal) -> None:
     packages = [step for step in steps if isinstance(step, Packages)]
     needs: list[room.Need] = []
     for step in packages:
-        there = os.path.exists(step.python)
-        needs += step.needs(installer.scope(step.python) if there else None, journal.home)
+        absent = is_to_be_made(step, steps)
+        needs += step.needs(None if absent else installer.scope(step.python), journal.home)
     room.refuse_short(needs)
+
+
+def is_to_be_made(step: Step, steps: Sequence[Step]) -> bool:
+    """Is the interpreter of a step not there yet, or do the steps put another in its place?"""
+    if not isinstance(step, Packages):
+        return False
+    places = [Path(other.path) for other in steps if isinstance(other, MakeVenv)]
+    replaced = any(Path(step.python).is_relative_to(place) for place in places)
+    return replaced or not os.path.exists(step.python)
 
 
 def is_ours(python: str) -> bool:
     return Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
 
 
-def settled(step: Step, facts: Facts, journal: Journal, settings: Settings, say: Progress) -> Step:
+def settled(
+    step: Step,
+    to_be_made: bool,
+    facts: Facts,
+    journal: Journal,
+    settings: Settings,
+    say: Progress,
+) -> Step:
     if isinstance(step, Packages) and step.wheels is None:
         found = installer.resolve(
-            step.python,
+            "" if to_be_made else step.python,
             step.wants,
             wishes=step.wishes,
             holds=step.holds,
