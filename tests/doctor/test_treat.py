@@ -1,4 +1,4 @@
-"""What a treatment is settled for: an interpreter that is there, or one that is still to be made."""
+"""What a treatment is settled for: an interpreter that is there, or that is still to be made."""
 
 import sys
 

@@ -142,13 +142,18 @@ def drop(here: Here, pattern: str) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def tiny(here: Here, name: str, version: str, *requires: str, code: str = "") -> None:
+def tiny(
+    here: Here, name: str, version: str, *requires: str, code: str = "", module: str = ""
+) -> None:
     """A package of one line, as pip leaves it: where the real one is too large for its point."""
     info = here.site / f"{name.replace('-', '_')}-{version}.dist-info"
     lines = [f"Requires-Dist: {wish}" for wish in requires]
     head = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines]
     write(info / "METADATA", "\n".join(head) + "\n")
     write(info / "INSTALLER", "pip\n")
-    write(info / "RECORD", "")
+    files = [f"{info.name}/{part}" for part in ("METADATA", "INSTALLER", "RECORD")]
     if code:
-        write(here.site / name.replace("-", "_") / "__init__.py", code)
+        place = f"{module or name.replace('-', '_')}/__init__.py"
+        write(here.site / place, code)
+        files.append(place)
+    write(info / "RECORD", "".join(f"{file},,\n" for file in files))

@@ -154,10 +154,9 @@ def torch_library_deleted(here: Here) -> None:
 
 @owes("opencv-conflict", level=2)
 def two_opencvs_over_one_another(here: Here) -> None:
-    tiny(here, "opencv-python", "4.11.0.86")
-    tiny(here, "opencv-contrib-python", "4.9.0.80")
     text = 'raise ImportError("recursion is detected during loading of cv2 binary extensions")\n'
-    write(here.site / "cv2/__init__.py", text)
+    for name, version in (("python", "4.11.0.86"), ("contrib-python", "4.9.0.80")):
+        tiny(here, f"opencv-{name}-headless", version, code=text, module="cv2")
 
 
 @owes("numpy-removed-alias", level=2)
@@ -173,7 +172,8 @@ def onnxruntime_that_does_not_load(here: Here) -> None:
 
 @owes("xformers-mismatch")
 def xformers_for_another_torch(here: Here) -> None:
-    tiny(here, "xformers", "0.0.28.post3", "numpy", "torch==2.5.1")
+    code = "__version__ = '0.0.28.post3'\n"
+    tiny(here, "xformers", "0.0.28.post3", "numpy", "torch==2.5.1", code=code)
 
 
 @owes("import-fails", level=2)
@@ -183,7 +183,7 @@ def package_of_a_newer_python(here: Here) -> None:
 
 @owes("triton-missing")
 def sageattention_without_triton(here: Here) -> None:
-    tiny(here, "sageattention", "2.2.0")
+    tiny(here, "sageattention", "2.2.0", code="import triton\n")
 
 
 def library(here: Here, name: str, source: str, *words: str) -> None:
