@@ -240,20 +240,24 @@ def node(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) 
 FLEET_EXAMPLES = """\
 examples:
   comfy-doctor fleet check --local 2 --comfyui ~/ComfyUI            to try it, on this machine
-  comfy-doctor fleet check --address HEAD:6379 --comfyui '~/ComfyUI'
---comfyui and --python are read on each node; ~ and $VARIABLES in them are the node's own.
-Needs Ray: pip install 'comfy-doctor[fleet]'."""
-WHAT = {
-    "check": "Examine every node and say what is wrong where, and which of them stands out.",
+  comfy-doctor fleet check --address HEAD:6379 --comfyui '~/ComfyUI' --html fleet.html
+  comfy-doctor fleet render --images photos --out painted --checkpoint '~/models/sd15.safetensors'
+--comfyui, --python and --checkpoint are read on each node; ~ and $VARIABLES in them are its own.
+Needs Ray: pip install 'comfy-doctor[fleet]'. Nothing is sent to Ray's makers."""
+FLEET = {
+    "check": "Examine every node: what is wrong where, and which of them stands out.",
+    "run": "check, and treat with --yes, and prove it: a verified render on every node and GPU.",
+    "bench": "The sampler's speed on every node and GPU, and who is slower than its siblings.",
+    "render": "A folder of pictures, spread over all GPUs; a second start does only the rest.",
     "here": "One node's part, on this machine: what is started there.",
 }
 
 
 def fleet(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser]) -> None:
     help = "The same on the many machines of a Ray cluster: one report, one exit code."
-    top = verbs.add_parser("fleet", help=help, description=help, epilog=FLEET_EXAMPLES)
+    top = verbs.add_parser("fleet", help=help, description=help)
     acts = top.add_subparsers(dest="act", metavar="ACTION", required=True, parser_class=Parser)
-    for name, help in WHAT.items():
+    for name, help in FLEET.items():
         act = acts.add_parser(
             name,
             help=help,
@@ -262,13 +266,53 @@ def fleet(verbs: "argparse._SubParsersAction[Parser]", shared: Sequence[Parser])
             epilog=FLEET_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == "here":
-            act.add_argument("what", choices=[one for one in WHAT if one != "here"])
-            act.set_defaults(network=False, facts=None)
-        else:
-            clustered(act)
-        if name in ("check", "here"):
-            judging(act)
+        for add in PARTS[name]:
+            add(act)
+
+
+def starting(act: argparse.ArgumentParser) -> None:
+    act.add_argument("--image", metavar="F", help="the picture to start from; of each node")
+
+
+def modelled(act: argparse.ArgumentParser) -> None:
+    model = "a file of each node; default: a small model that comes along"
+    act.add_argument("--checkpoint", metavar="F", help=model)
+
+
+def timed(act: argparse.ArgumentParser) -> None:
+    act.add_argument("--model", default="embedded", help="sd15, sd21, sdxl, embedded or a file")
+    for option, usual, help in BENCH:
+        act.add_argument(option, type=int, default=usual, metavar="N", help=help)
+
+
+def stepped(act: argparse.ArgumentParser) -> None:
+    act.add_argument("--steps", type=int, default=10, metavar="N", help="per run; default 10")
+
+
+def placed(act: argparse.ArgumentParser) -> None:
+    which = "cpu, cuda ...; default: the best there is, and of a GPU's part its GPU"
+    act.add_argument("--device", metavar="D", help=which)
+
+
+def foldered(act: argparse.ArgumentParser) -> None:
+    help = "the folder of pictures, on this machine; folders in it, too"
+    act.add_argument("--images", metavar="DIR", required=True, help=help)
+    help = "for the pictures that come back, and for what is noted of them"
+    act.add_argument("--out", metavar="DIR", required=True, help=help)
+
+
+def parted(here: argparse.ArgumentParser) -> None:
+    here.add_argument("what", choices=[one for one in FLEET if one != "here"])
+    here.set_defaults(network=False, facts=None, html=None, dry_run=False)
+    here.add_argument("--images", nargs="+", default=[], metavar="F", help="of render")
+    here.add_argument("--out", metavar="DIR", help="of render")
+
+
+BENCH = (
+    ("--size", 64, "pixels a side; default 64"),
+    ("--batch", 1, "pictures at once; default 1"),
+    ("--runs", 3, "timed runs; default 3"),
+)
 
 
 def clustered(act: argparse.ArgumentParser) -> None:
@@ -299,10 +343,22 @@ def run(verb: argparse.ArgumentParser) -> None:
     )
     where = "the page for people; default: report.html beside the picture"
     verb.add_argument("--html", metavar="FILE", help=where)
+    drawing(verb)
+
+
+def drawing(verb: argparse.ArgumentParser) -> None:
     recipe = verb.add_argument_group("recipe (ComfyUI's names)")
     for name, kind in RECIPE.items():
         recipe.add_argument(f"--{name}", type=kind, metavar="X")
 
+
+PARTS = {  # what an action is asked; `here` is asked what any of them is
+    "check": (clustered, judging),
+    "run": (clustered, starting, modelled, drawing),
+    "bench": (clustered, timed, stepped, placed),
+    "render": (clustered, foldered, modelled, drawing, placed),
+    "here": (parted, judging, starting, modelled, drawing, timed, placed),
+}
 
 RECIPE = {
     "positive": str,

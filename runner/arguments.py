@@ -1,10 +1,13 @@
 """The options of every command, by the names of ComfyUI's nodes."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from runner.recipe import Recipe, Refused
+
+LANGUAGES = ("en", "zh")
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +86,11 @@ def about_recipe(one: Parser) -> None:
     )
 
 
+def about_many(one: Parser) -> None:
+    several = "several, with the weights loaded once; --out names a folder then"
+    one.add_argument("--images", type=Path, nargs="+", metavar="F", help=several)
+
+
 def about_depth(one: Parser) -> None:
     one.add_argument("--depth", type=int, choices=(1, 2, 3), default=3)
 
@@ -142,3 +150,12 @@ def beside(options: argparse.Namespace) -> dict[str, Any]:
     """What the options put beside a checkpoint, by the arguments of sources.changed()."""
     there = {"vae": "vae", "lora": "loras", "predicts": "predicts", "zero_snr": "zero_snr"}
     return {to: vars(options)[name] for name, to in there.items() if name in vars(options)}
+
+
+def spoken(arguments: Sequence[str]) -> str | None:
+    """The language asked for, found before the options are parsed: errors are told in it, too."""
+    for place, word in enumerate(arguments):
+        asked = word.partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+        if word.partition("=")[0] == "--lang" and asked in LANGUAGES:
+            return asked
+    return None

@@ -19,13 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner import many
 from runner.announcer import Announcer
 from runner.arguments import (
+    LANGUAGES,
     Parser,
     about_bench,
     about_depth,
     about_judged,
     about_levers,
+    about_many,
     about_model,
     about_placement,
     about_prove,
@@ -33,6 +36,7 @@ from runner.arguments import (
     about_synthetic,
     about_workflow,
     beside,
+    spoken,
 )
 from runner.recipe import Progress, Recipe, Refused
 from runner.report import (
@@ -52,7 +56,6 @@ if TYPE_CHECKING:  # torch is imported where it is used: `--help` must not wait 
 
 Json = dict[str, Any]
 Answer = tuple[int, Json, list[str]]  # exit code, the JSON object, lines for a person
-LANGUAGES = ("en", "zh")
 POSITIVE = "a dog with a hat"  # what is asked for where nothing is, of a model of everything
 SPINS = "10000"  # rounds a thread of libgomp waits awake; its own 300,000 starve a busy machine
 
@@ -101,15 +104,6 @@ def stopped(arguments: Sequence[str], code: int, why: Refused, line: str) -> int
         error = {"id": why.id, "message": str(why)}
         tell(json.dumps({"schema": f"runner.{command}/1", "error": error}))
     return code
-
-
-def spoken(arguments: Sequence[str]) -> str | None:
-    """The language asked for, found before the options are parsed: errors are told in it, too."""
-    for place, word in enumerate(arguments):
-        asked = word.partition("=")[2] or "".join(arguments[place + 1 : place + 2])
-        if word.partition("=")[0] == "--lang" and asked in LANGUAGES:
-            return asked
-    return None
 
 
 @contextmanager
@@ -174,14 +168,19 @@ def parser() -> Parser:
 
 def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     recipe = asked_for(options)
-    if not (options.image or options.embedded):
+    if not (options.image or options.images or options.embedded):
         raise Refused("no-image", "No picture was given: --image FILE.")
-    checkpoint, placement = chosen(options), placed(options)
     from runner.rendered import rendered
 
+    checkpoint, placement = chosen(options), placed(options)
     models, seconds = loaded(checkpoint, placement, tell, options.without)
-    answer = rendered(models, recipe, options, tell, {"weights": seconds}, lang)
-    return 0 if answer["finite"] else 1, answer, list(render_lines(answer, lang))
+
+    def one(asked: argparse.Namespace) -> Json:
+        return rendered(models, recipe, asked, tell, {"weights": seconds}, lang)
+
+    answer = many.drawn(options, one) if options.images else one(options)
+    lines = many.lines(answer, partial(render_lines, lang=lang))
+    return 0 if answer["finite"] else 1, answer, list(lines)
 
 
 def asked_for(options: argparse.Namespace) -> Recipe:
@@ -197,7 +196,7 @@ def asked_for(options: argparse.Namespace) -> Recipe:
     recipe = named(Recipe(**asked))
     if options.embedded:
         recipe = embedded.native(recipe)
-    for path in (options.out, options.trace):
+    for path in (*many.outs(options), options.trace):
         if path:
             can_write(path)
     if options.image:
@@ -389,7 +388,7 @@ COMMANDS: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     "render": (
         renders,
         "One picture from a picture, as ComfyUI's nodes compute it.",
-        (about_model, about_placement, about_levers, about_recipe),
+        (about_model, about_placement, about_levers, about_recipe, about_many),
     ),
     "workflow": (
         executes,

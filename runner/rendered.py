@@ -46,7 +46,8 @@ def written(
     done, kept = trace.render(models, recipe, image, tell)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
-    used = sources.drawn(models.name, str(picture or "example.png"), beside(options))
+    called = getattr(options, "called", None) or str(picture or "example.png")
+    used = sources.drawn(models.name, called, beside(options))
     told |= canvas.chunks(canvas.of_recipe(recipe, used))
     png = pixels.to_png(kept.tensors["image/output"][0], told)
     with pixels.whole_file(options.out) as file:

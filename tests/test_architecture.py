@@ -30,7 +30,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         samplers guidance pipeline workflow measures trace layers births golden gate experiments
         rungs_formula rungs_network again rungs_whole verify ceiling bench
         listening drawing page_stages page
-        announcer arguments rendered cli __main__
+        announcer arguments many rendered cli __main__
     """.split(),
     "manifests": [],
 }

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from doctor.fleet.places import Reply, Work
 
 ROOT = Path(__file__).parents[2]  # where the doctor lies that this belongs to
+FOLDER = "@FOLDER@"  # what a word begins with that names a file of the task's own folder
 MARK = "COMFY_DOCTOR_TASK"  # in the environment of all that a task started, wherever it went
 GRACE = 20.0  # seconds from being asked to end until being ended: time to take a change back
 LARGEST = 64 << 20  # bytes that one child may say
@@ -32,9 +33,11 @@ def serve(work: Work, python: str, gpus: Sequence[str]) -> Reply:
     """One child of our own command line, from its start to its end."""
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-fleet-") as name:
         folder = Path(name)
+        for path in (*work.files, *work.bring):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
         for path, data in work.files.items():
             (folder / path).write_bytes(data)
-        words = [word.replace("{folder}", name) for word in work.words]
+        words = [name + w.removeprefix(FOLDER) if w.startswith(FOLDER) else w for w in work.words]
         began = time.monotonic()
         reply = ended([*start(python), *words], environment(os.environ, gpus), work.limit, folder)
         there = {path: folder / path for path in work.bring}

@@ -33,13 +33,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Work:
-    """One order to a slot. `words` are ours; {folder} in them is a folder of the task alone."""
+    """One order to a slot: words of our command line, and files in a folder of the task alone."""
 
     key: str
     words: tuple[str, ...]
     limit: float  # seconds that the child may take
-    files: Mapping[str, bytes] = field(default_factory=dict)  # laid into {folder} before
-    bring: tuple[str, ...] = ()  # brought back from {folder} afterwards, where they are there
+    files: Mapping[str, bytes] = field(default_factory=dict)  # laid into it before
+    bring: tuple[str, ...] = ()  # brought back from it, where they are there
     attempt: int = 1
 
 

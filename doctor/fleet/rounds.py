@@ -3,7 +3,7 @@
 Pure but for the clock: it knows a cluster by five questions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -43,7 +43,7 @@ def rounds(
     slots: Sequence[Slot],
     take: Callable[[Slot], Work | None],
     patience: Patience,
-) -> Iterator[Ended]:
+) -> Generator[Ended, None, None]:
     """`take` gives a free slot its next work, or None. It is asked again after each end that was
     yielded, so whoever gets an end can give its work to another slot. Cancels on the way out."""
     free = list(slots)
@@ -55,9 +55,10 @@ def rounds(
             if not under:
                 return
             for handle in cluster.ended(list(under), TICK):
-                one = under.pop(handle)
-                free.append(one.slot)
-                yield Ended(one.slot, one.work, cluster.result(handle))
+                one, result = under.pop(handle), cluster.result(handle)
+                gone = isinstance(result, Lost) and result.state == DEAD
+                free += [] if gone else [one.slot]
+                yield Ended(one.slot, one.work, result)
             look = monotonic() - asked > LOOK
             asked = monotonic() if look else asked
             for handle, lost in overdue(cluster, under, look):

@@ -27,9 +27,13 @@ def verdict(outcome: Outcome, lang: str) -> tuple[str, str]:
     """A mark and a word; why, where there is no judgement."""
     if outcome.state == ANSWERED and outcome.code in VERDICTS:
         mark, key = VERDICTS[outcome.code]
-        return mark, say(key, lang)
-    why = phrase(outcome.why, lang)
-    return "?", say(f"fleet-{outcome.state}", lang, why=why)
+        return mark, say(key, lang) + (f": {phrase(outcome.why, lang)}" if outcome.why else "")
+    return "?", ended(outcome.state, outcome.why, lang)
+
+
+def ended(state: str, why: str, lang: str) -> str:
+    """How a slot ended that gave no answer."""
+    return say(f"fleet-{state}", lang, why=phrase(why, lang))
 
 
 def lines(fleet: Fleet, lang: str) -> Iterator[str]:
@@ -39,8 +43,9 @@ def lines(fleet: Fleet, lang: str) -> Iterator[str]:
     for outlier in fleet.outliers:
         yield "! " + unusual(outlier, lang)
     for outcome in fleet.outcomes:
-        if outcome.state != ANSWERED:
-            yield f"? {outcome.slot}: {verdict(outcome, lang)[1]}"
+        if outcome.state != ANSWERED or outcome.why:
+            mark, why = verdict(outcome, lang)
+            yield f"{mark} {outcome.slot}: {why}"
     yield conclusion(fleet, lang)
 
 

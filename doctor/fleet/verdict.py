@@ -1,14 +1,15 @@
 """Verdict: what many answers come to. Pure: outcomes in, one fleet with one exit code out."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from doctor.fleet.outliers import Outlier, outliers
 from doctor.fleet.places import ANSWERED, CRASHED, LATE, REFUSED, Lost, Outcome, Reply, Slot, Work
 
 SCHEMA, PART = "comfy-doctor.fleet/1", "comfy-doctor.fleet-part/1"
+PLAN = "comfy-doctor.fleet-plan/1"
 JUDGED = (0, 1, 4)  # exit codes that are a judgement
 SEVERITIES = ("error", "warning", "info")
 
@@ -54,8 +55,22 @@ class Fleet:
 
 
 def fleet(act: str, when: str, outcomes: Iterable[Outcome]) -> Fleet:
-    ordered = tuple(sorted(outcomes, key=lambda o: (o.slot.node.name, o.slot.gpu or 0)))
-    return Fleet(act, when, ordered, tuple(outliers(ordered)))
+    ordered = sorted(outcomes, key=lambda o: (o.slot.node.name, o.slot.gpu or 0))
+    judged = tuple(once(ordered))
+    return Fleet(act, when, judged, tuple(outliers(judged)))
+
+
+def once(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Where other work held a card of the node, Ray gave one card twice, and that one never."""
+    seen: set[tuple[str, str]] = set()
+    for one in outcomes:
+        own = (one.slot.node.id, one.device)
+        if one.device and own in seen:
+            why = f"Ray gave it GPU {one.device} once more; another GPU of this node was busy"
+            yield replace(one, state=REFUSED, code=None, answer={}, why=why)
+        else:
+            yield one
+        seen.add(own)
 
 
 def outcome(slot: Slot, work: Work, result: Reply | Lost) -> Outcome:
@@ -68,12 +83,20 @@ def outcome(slot: Slot, work: Work, result: Reply | Lost) -> Outcome:
         return Outcome(slot, LATE, why=f"stopped after {work.limit:.0f} s", **more)
     said = read(result.out)
     if result.code in JUDGED and said.get("schema") == PART:
-        return Outcome(slot, ANSWERED, result.code, said, **more)
+        beside = on_cpu(slot, work, said)
+        return Outcome(slot, ANSWERED, 1 if beside else result.code, said, beside, **more)
     error = said.get("error")
     why = str(error["message"]) if isinstance(error, dict) and "message" in error else ""
     if result.code == 2 and why:
         return Outcome(slot, REFUSED, 2, why=why, **more)
     return Outcome(slot, CRASHED, result.code, why=why or last_words(result), **more)
+
+
+def on_cpu(slot: Slot, work: Work, said: Mapping[str, Any]) -> str:
+    """Why a part that was a GPU's is none, where it was computed without it, unasked."""
+    where = ((said.get("bench") or {}).get("machine") or {}).get("device")
+    unasked = slot.gpu is not None and "--device=cpu" not in work.words
+    return "the GPU was not used: torch computed on the CPU" if unasked and where == "cpu" else ""
 
 
 def read(out: str) -> dict[str, Any]:
@@ -90,14 +113,14 @@ def last_words(reply: Reply) -> str:
     return f"it ended with {how} and said: {lines[-1][:200] if lines else 'nothing'}"
 
 
-def to_json(whole: Fleet, code: int) -> dict[str, Any]:
+def to_json(whole: Fleet) -> dict[str, Any]:
     """comfy-doctor.fleet/1."""
     return {
         "schema": SCHEMA,
         "act": whole.act,
         "when": whole.when,
-        "healthy": code == 0,
-        "exit": code,
+        "healthy": whole.code == 0,
+        "exit": whole.code,
         "parts": [part_json(outcome) for outcome in whole.outcomes],
         "findings": [
             {"id": g.row["id"], "severity": g.row["severity"], "slots": list(g.slots)}

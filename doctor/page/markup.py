@@ -46,7 +46,7 @@ def code(text: object) -> str:
 
 
 def items(rows: Iterable[str], kind: str = "") -> str:
-    found = "".join(tag("li", row) for row in rows)
+    found = "".join(tag("li", row) for row in rows if row)
     return tag("ul", found, kind) if found else ""
 
 

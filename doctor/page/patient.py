@@ -83,8 +83,8 @@ def unjudged(run: Report) -> str:
     return folded(both("html-unjudged"), rows) if rows else ""
 
 
-def finding(row: Mapping[str, Any]) -> str:
-    """One finding: what is wrong, because of what, and what to do."""
+def finding(row: Mapping[str, Any], where: str = "") -> str:
+    """One finding: what is wrong, where (HTML), because of what, and what to do."""
     told = row.get("told") or dict.fromkeys(LANGUAGES, row)
     title = said({lang: told[lang]["title"] for lang in LANGUAGES})
     advice = said({lang: told[lang]["advice"] for lang in LANGUAGES})
@@ -93,6 +93,7 @@ def finding(row: Mapping[str, Any]) -> str:
     parts = [
         f"<h3>{mark(row['severity'])} {title}</h3>",
         tag("p", code(row["id"]), "faint"),
+        where,
         tag("h4", both("because")) + because if because else "",
         tag("h4", both("do")) + tag("p", advice) + commands,
     ]

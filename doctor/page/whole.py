@@ -1,6 +1,6 @@
 """The whole page: its sections in order, below a bar with the languages and the contents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doctor import __version__, handoff
@@ -36,6 +36,13 @@ def html(
         "packages": patient.packages(facts),
         "raw": proof.raw(run),
     }
+    state = say(f"html-{patient.verdict(run).replace(' ', '-')}", lang)
+    return framed("html-title", state, opening(run), parts, lang)
+
+
+def framed(title: str, state: str, opening: str, parts: Mapping[str, str], lang: str) -> str:
+    """A page of these sections, each by its id; `title` is a key of the words, `state` a word of
+    the language that is shown first, `opening` HTML."""
     links = (
         f'<li><a href="#{n}">{both(f"html-{n}")}</a></li>' for n, part in parts.items() if part
     )
@@ -43,10 +50,11 @@ def html(
         f'<!doctype html>\n<html lang="{CODES[lang]}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{NOTHING}">\n'
-        f'<meta name="referrer" content="no-referrer">\n<title>{title(run, lang)}</title>\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{safe(f'{say(title, lang)}: {state}')}</title>\n"
         f"<style>\n{style()}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#summary">{both("html-skip")}</a>\n'
-        f"<header>{languages(lang)}<h1>{both('html-title')}</h1>\n{opening(run)}</header>\n"
+        f"<header>{languages(lang)}<h1>{both(title)}</h1>\n{opening}</header>\n"
         f'<nav aria-label="{safe(say("html-contents", lang))}"><ol>{"".join(links)}</ol></nav>\n'
         f"<main>\n{''.join(parts.values())}</main>\n"
         f"<footer><p>comfy-doctor {__version__}</p></footer>\n</body>\n</html>\n"
@@ -57,11 +65,6 @@ def style() -> str:
     """The look of the runner's pages, and what this one has besides."""
     files = handoff.runner() / "data" / "page.css", Path(__file__).parent / "page.css"
     return "".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def title(run: patient.Report, lang: str) -> str:
-    state = say(f"html-{patient.verdict(run).replace(' ', '-')}", lang)
-    return safe(f"{say('html-title', lang)}: {state}")
 
 
 def opening(run: patient.Report) -> str:

@@ -4,41 +4,75 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from doctor.fleet import cluster, parcel, told, verdict
 from doctor.fleet.cluster import RayCluster
-from doctor.fleet.places import CRASHED, Outcome, Slot, Work, whole
+from doctor.fleet.places import CRASHED, Node, Outcome, Slot, Work, devices, whole
 from doctor.fleet.rounds import Patience, again, rounds
+from doctor.fleet.sheet import html
 from doctor.options import BadUsage
 from doctor.screen import Screen
+from doctor.step import Write
 from doctor.verbs.patient import Args
+from doctor.verbs.run import recipe_words
 from doctor.words import say
 
 LIMITS = {1: 60.0, 2: 180.0, 3: 600.0, 4: 5400.0}  # seconds, several times what a level promises
+LIMIT = 3600.0  # seconds for a proof, or a timing
 MOST_LOCAL = 16  # raylets on one machine: each takes some 300 MB
+LIGHT = parcel.INSTALLERS | parcel.PICTURES
+ISO = "%Y-%m-%dT%H:%M:%SZ"
+Slots = Callable[[Sequence[Node]], list[Slot]]
 
 
 def check(args: Args, screen: Screen) -> int:
-    words = ["--level", str(args.level)]
+    words = [f"--level={args.level}"]
     for name in ("only", "ignore"):
         words += [word for id in getattr(args, name) for word in (f"--{name}", id)]
-    limit = args.limit or LIMITS[args.level]
-    work = Work("check", ("fleet", "here", "check", *asked(args), *words), limit)
-    travels = {"runner": args.level > 2, "without": parcel.INSTALLERS | parcel.PICTURES}
-    with connected(args, screen, travels) as there:
-        fleet = surveyed(args, screen, there, "check", nodes(there), lambda slot: work)
-    return reported(args, screen, fleet)
+    work = part(args, "check", words, LIMITS[args.level])
+    return asked_of_all(args, screen, work, whole, {"runner": args.level > 2, "without": LIGHT})
 
 
-def asked(args: Args) -> list[str]:
+def run(args: Args, screen: Screen) -> int:
+    words = [f"--{n}={getattr(args, n)}" for n in ("image", "checkpoint") if getattr(args, n)]
+    work = part(args, "run", [*words, *recipe_words(args)], LIMIT)
+    without = frozenset() if args.yes else parcel.INSTALLERS
+    return asked_of_all(args, screen, work, devices, {"runner": True, "without": without})
+
+
+def bench(args: Args, screen: Screen) -> int:
+    names = ("model", "steps", "size", "batch", "runs", "device")
+    words = [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n) is not None]
+    work = part(args, "bench", words, LIMIT)
+    return asked_of_all(args, screen, work, devices, {"runner": True, "without": LIGHT})
+
+
+def part(args: Args, act: str, words: Sequence[str], limit: float) -> Work:
+    return Work(act, ("fleet", "here", act, *common(args), *words), args.limit or limit)
+
+
+def common(args: Args) -> list[str]:
     """The words of every part, whatever it does."""
     words = ["--json"]
     for name in ("comfyui", "python"):
         words += [f"--{name}={getattr(args, name)}"] if getattr(args, name) else []
     return words + [f"--{name}" for name in ("yes", "offline") if getattr(args, name)]
+
+
+def asked_of_all(
+    args: Args, screen: Screen, work: Work, slots_of: Slots, travels: Mapping[str, Any]
+) -> int:
+    """One work for every slot; its report, and its exit code."""
+    with connected(args, screen, travels) as there:
+        slots = slots_of(nodes(there))
+        if not args.dry_run:
+            fleet = surveyed(args, screen, there, work, slots)
+    if args.dry_run:
+        return planned(screen, [str(slot) for slot in slots], work.words)
+    return reported(args, screen, fleet)
 
 
 @contextmanager
@@ -66,67 +100,64 @@ def refuse_bad_input(args: Args) -> None:
     for name, least in (("limit", 1), ("wait", 1), ("retries", 0), ("at_once", 1)):
         value = getattr(args, name)
         if value is not None and not (math.isfinite(value) and value >= least):
-            raise BadUsage(f"--{name.replace('_', '-')} {value} is less than {least}")
-    if args.html and (Path(args.html).expanduser().is_dir() or args.html.endswith("/")):
-        raise BadUsage(f"--html {args.html} is a folder; name a file in it")
+            raise BadUsage(f"--{name.replace('_', '-')} {value} is not a number from {least} on")
+    html = getattr(args, "html", None)
+    if html and (Path(html).expanduser().is_dir() or html.endswith("/")):
+        raise BadUsage(f"--html {html} is a folder; name a file in it")
 
 
-def nodes(there: RayCluster) -> list[Slot]:
+def nodes(there: RayCluster) -> list[Node]:
     found = there.nodes()
     if not found:
         raise BadUsage("No node of that cluster is alive")
-    return whole(found)
+    return found
+
+
+def planned(screen: Screen, slots: Sequence[str], words: Sequence[str]) -> int:
+    """What a dry run shows: who would be asked, and what; nothing was started there."""
+    screen.say("fleet-plan", count=len(slots))
+    screen.lines(f"    {slot}" for slot in slots)
+    screen.lines([f"    comfy-doctor {' '.join(words)}"])
+    screen.object({"schema": verdict.PLAN, "slots": list(slots), "words": list(words)})
+    return 0
 
 
 def surveyed(
-    args: Args,
-    screen: Screen,
-    there: RayCluster,
-    act: str,
-    slots: Sequence[Slot],
-    work_of: Callable[[Slot], Work],
+    args: Args, screen: Screen, there: RayCluster, work: Work, slots: Sequence[Slot]
 ) -> verdict.Fleet:
     """Ask every slot, and tell each answer as it comes."""
     screen.news(say("fleet-asks", screen.lang, count=len(slots)))
-    began = time.strftime(ISO, time.gmtime())
-    outcomes = []
-    for outcome in answers(args, screen, there, slots, work_of):
+    began, outcomes = time.strftime(ISO, time.gmtime()), []
+    for outcome in answers(args, screen, there, work, slots):
         outcomes.append(outcome)
         screen.news(told.live(outcome, screen.lang))
-        left = len(slots) - len(outcomes)
-        screen.progress(say("fleet-left", screen.lang, count=left))
+        screen.progress(say("fleet-left", screen.lang, count=len(slots) - len(outcomes)))
     screen.ticker.clear()
-    return verdict.fleet(act, began, outcomes)
-
-
-ISO = "%Y-%m-%dT%H:%M:%SZ"
+    return verdict.fleet(work.key, began, outcomes)
 
 
 def answers(
-    args: Args,
-    screen: Screen,
-    there: RayCluster,
-    slots: Sequence[Slot],
-    work_of: Callable[[Slot], Work],
+    args: Args, screen: Screen, there: RayCluster, work: Work, slots: Sequence[Slot]
 ) -> Iterator[Outcome]:
     """One outcome for each slot; what was no answer is tried again, where the node lives."""
-    todo = {slot: work_of(slot) for slot in slots}
+    todo = dict.fromkeys(slots, work)
     patience = Patience(args.wait, args.at_once, args.retries)
-    for end in rounds(there, slots, lambda slot: todo.pop(slot, None), patience):
-        outcome = verdict.outcome(end.slot, end.work, end.result)
-        if worth_another(outcome, patience) and not there.dead(end.slot.node):
-            screen.news(say("fleet-again", screen.lang, slot=end.slot, why=outcome.why))
-            todo[end.slot] = again(end.work)
-        else:
-            yield outcome
-
-
-def worth_another(outcome: Outcome, patience: Patience) -> bool:
-    return outcome.state == CRASHED and outcome.attempts <= patience.retries
+    with closing(rounds(there, slots, lambda slot: todo.pop(slot, None), patience)) as ends:
+        for end in ends:
+            outcome = verdict.outcome(end.slot, end.work, end.result)
+            more = outcome.state == CRASHED and outcome.attempts <= patience.retries
+            if more and not there.dead(end.slot.node):
+                screen.news(say("fleet-again", screen.lang, slot=end.slot, why=outcome.why))
+                todo[end.slot] = again(end.work)
+            else:
+                yield outcome
 
 
 def reported(args: Args, screen: Screen, fleet: verdict.Fleet) -> int:
     screen.lines(told.lines(fleet, screen.lang))
-    code = fleet.code
-    screen.object(verdict.to_json(fleet, code))
-    return code
+    answer = verdict.to_json(fleet)
+    if args.html:
+        Write(str(Path(args.html).expanduser()), html(fleet, screen.lang)).do(lambda what: None)
+        screen.say("page-written", path=args.html)
+    screen.object(answer)
+    return fleet.code

@@ -94,12 +94,15 @@ def prove(
 def unproved(
     args: Args, screen: Screen, facts: Facts, diagnosis: Diagnosis, fixed: Mapping[str, Any]
 ) -> None:
-    """The answer of a run that came to no render, and its page where one was asked for."""
+    """The answer of a run that came to no render; its page and its report where they were named."""
     answer = run_json(facts, diagnosis, fixed, {}, [], screen.lang)
-    if args.html:
+    if args.html or (args.out and not args.dry_run):
         kept = shared(answer | more_json(facts, diagnosis, screen.lang), screen)
-        page.write(Path(args.html).expanduser(), kept, screen.lang)
-        screen.say("page-written", path=args.html)
+        if args.out and not args.dry_run:
+            write_whole(Path(args.out) / page.REPORT, kept)
+        if args.html:
+            page.write(Path(args.html).expanduser(), kept, screen.lang)
+            screen.say("page-written", path=args.html)
     screen.object(answer)
 
 
@@ -125,10 +128,13 @@ def recipe(args: Args, picture: Path) -> list[str]:
     words += ["--checkpoint", whole(args.checkpoint)] if args.checkpoint else []
     words += [] if args.checkpoint else ["--embedded"]
     words += ["--image", whole(args.image)] if args.image else []
-    for name in options.RECIPE:
-        value = getattr(args, name.replace("-", "_"))
-        words += [f"--{name}={value}"] if value is not None else []
-    return words
+    return words + recipe_words(args)
+
+
+def recipe_words(args: Args) -> list[str]:
+    """What was asked of the recipe, as options of the runner, which are named like ours."""
+    asked = {name: getattr(args, name.replace("-", "_")) for name in options.RECIPE}
+    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
 
 
 def whole(path: str) -> str:
