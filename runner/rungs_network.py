@@ -38,6 +38,7 @@ def second_rungs(subject: Subject) -> Iterator[Rung]:
         yield Rung("encode", encode, "vae")
         yield Rung("decode", decode, "vae")
         yield Rung("denoiser", denoiser, "unet")
+        yield Rung("odd sizes", odd_sizes, "unet")
     yield Rung("engine", engine, "unet")
     yield Rung("batch", batch, "unet")
     shown = once(subject)
@@ -52,6 +53,7 @@ def narrow_rungs(subject: Subject) -> Iterator[Rung]:
         yield Rung("encode in 16 bits", encode, "vae")
         yield Rung("decode in 16 bits", decode, "vae")
         yield Rung("denoiser in 16 bits", denoiser, "unet")
+        yield Rung("odd sizes in 16 bits", odd_sizes, "unet")
     shown = once(subject)
     yield Rung("finite in 16 bits", lambda asked: finite(asked, shown(asked)))
     yield Rung("picture in 16 bits", lambda asked: picture(shown(asked)))
@@ -203,15 +205,16 @@ def known(subject: Subject) -> Golden:
     return subject.golden
 
 
-def probe(subject: Subject, sigma: float, quick: bool = False) -> Tensor:
+def probe(subject: Subject, sigma: float, quick: bool = False, which: str = "probe") -> Tensor:
     """The guided denoiser at cfg 5 on one latent (the golden one), at one σ; on the CPU.
 
-    By the plain network, or by its engine.
+    By the plain network, or by its engine. which: "probe", or "odd" for the one of odd size.
     """
     models, level = subject.models, torch.tensor(sigma)
     device = models.placement.device
     if subject.golden:
-        x, texts = subject.golden["probe/x"], golden_texts(models, subject.golden)
+        x = subject.golden[f"{which}/x"]
+        texts = golden_texts(models, subject.golden, x)
     else:
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
         texts = [prompt(models, *models.text.encode(words), x) for words in ("a dog", "a cat")]
@@ -222,9 +225,8 @@ def probe(subject: Subject, sigma: float, quick: bool = False) -> Tensor:
         return towards(x.to(device), level.to(device)).cpu()
 
 
-def golden_texts(models: Models, golden: Golden) -> list[Prompt]:
-    """The plain and the negative prompt, as ComfyUI's text encoder gave them."""
-    x = golden["probe/x"]
+def golden_texts(models: Models, golden: Golden, x: Tensor) -> list[Prompt]:
+    """The plain and the negative prompt for a latent, as ComfyUI's text encoder gave them."""
     pooled = golden.tensors.get
     return [
         prompt(models, golden[f"cond/{n}"], pooled(f"pooled/{n}", torch.empty(0)), x)
@@ -233,14 +235,24 @@ def golden_texts(models: Models, golden: Golden) -> list[Prompt]:
 
 
 def denoiser(subject: Subject) -> Gate:
+    return explained(subject, "denoiser", *worst_probe(subject, "probe"))
+
+
+def odd_sizes(subject: Subject) -> Gate:
+    """The guided denoiser on a latent that the network cannot halve evenly."""
+    return held(*worst_probe(subject, "odd"))
+
+
+def worst_probe(subject: Subject, which: str) -> tuple[float, float, str]:
+    """Of the probed σ, the one furthest past its bound or nearest to it: figure, bound, where."""
     worst, where, limit, over = 0.0, "", 0.0, 0.0
     for sigma in PROBES:
-        stage = f"denoiser {sigma}"
-        figure = gap(probe(subject, sigma), known(subject)[f"probe/denoised/sigma={sigma}"])
-        allowed = bound(subject, stage, DENOISER)
+        owed = known(subject)[f"{which}/denoised/sigma={sigma}"]
+        figure = gap(probe(subject, sigma, which=which), owed)
+        allowed = bound(subject, f"denoiser {sigma}", DENOISER)
         if figure / allowed >= over:
             over, worst, limit, where = figure / allowed, figure, allowed, f"most at σ = {sigma}"
-    return explained(subject, "denoiser", worst, limit, where)
+    return worst, limit, where
 
 
 def explained(subject: Subject, stage: str, figure: float, limit: float, where: str = "") -> Gate:

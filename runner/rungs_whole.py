@@ -1,7 +1,7 @@
 """The third rungs: whole runs and their pictures, another process, another device, memory, time."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from statistics import median
@@ -14,6 +14,7 @@ from runner.again import fresh, hashes
 from runner.devices import settle, small_convolutions
 from runner.experiments import on_the_cpu
 from runner.gate import Gate, Rung, Subject, held, unjudged
+from runner.golden import Golden
 from runner.guidance import guide
 from runner.layers import layers, parted
 from runner.pipeline import img2img, prompt
@@ -68,19 +69,31 @@ def recipe_of(subject: Subject, place: int) -> Recipe:
 
 
 def whole_run(subject: Subject, place: int, made: Callable[[Subject], Trace]) -> Gate:
-    """A whole golden render; its latent. The first of the stages before that parts is named."""
+    """A whole golden render; its latent, and how far it had strayed after every step.
+
+    Where it fails, the first of the stages or steps that part is named.
+    """
     golden, seen = known(subject), made(subject).tensors
     figure, limit = gap(seen["latent/output"], golden[f"run/{place}/latent"]), RUN
+    grown = strayed(golden, place, seen)
+    told = " -> ".join(f"{one:.1e}" for one in grown)
     if subject.models.placement.unet != torch.float32:
-        return unjudged(f"its bound is in float32 (here {figure:.1e}); the picture is judged")
+        return unjudged(f"its bound is in float32 (here by step {told}); the picture is judged")
     if figure <= limit:
-        return held(figure, limit)
+        return held(figure, limit, f"by step: {told}")
     before = {"cond/positive": "cond/plain", "cond/negative": "cond/negative"}
     before["latent/input"] = "latent/input"
     allowed = bound(subject, "encode", 2e-5)
-    stages = (k for k, v in before.items() if gap(seen[k], golden[v]) > allowed)
-    first = next(stages, "the sampler's steps: all before them agrees")
-    return held(figure, limit, f"the numbers part at {first}")
+    stages = [k for k, v in before.items() if gap(seen[k], golden[v]) > allowed]
+    stages += [f"step {step}" for step, one in enumerate(grown, 1) if not one <= limit]
+    return held(figure, limit, f"the numbers part at {stages[0]}; by step: {told}")
+
+
+def strayed(golden: Golden, place: int, seen: Mapping[str, Tensor]) -> list[float]:
+    """Relative rms of the sampler's state after each step of a golden run; the last is the end."""
+    steps = sorted(key for key in golden.tensors if key.startswith(f"run/{place}/step/"))
+    between = [gap(seen[key.removeprefix(f"run/{place}/")], golden[key]) for key in steps]
+    return [*between, gap(seen["latent/output"], golden[f"run/{place}/latent"])]
 
 
 def whole_picture(subject: Subject, place: int, made: Callable[[Subject], Trace]) -> Gate:

@@ -6,10 +6,12 @@
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR kinds NAMES.json OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR dtypes CARDS.json OUT
     COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR tokens PROMPTS.json FOLDER OUT
+    COMFYUI_PYTHON tests/runner/comfyui.py COMFYUI_DIR steps CHECKPOINT ASKED.json GOLDEN OUT
 
 `lora` gives every weight that LoraLoader changes; `graph` runs a graph node by node on the CPU
 and gives what each node gave; `dtypes` asks model_management for each card; `tokens` gives
-checksums of prompts' tokens. torchvision and torchaudio are stood in for where they are missing.
+checksums of prompts' tokens; `steps` gives the state between the steps of golden runs and the
+guided denoiser on a latent of odd size. torchvision and torchaudio are stood in for where they are missing.
 """
 
 import importlib.util
@@ -247,6 +249,51 @@ def tokens(path, folder, out):
     out.write_text(json.dumps(told))
 
 
+def steps(checkpoint, asked, golden, out):
+    """run/I/step/N, the sampler's state after step N; odd/x and odd/denoised/sigma=S at cfg 5."""
+    import comfy.sample
+    import comfy.samplers
+    import comfy.sd
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    told, known, kept = json.loads(asked.read_text("utf-8")), load_file(golden), {}
+    model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
+    positive, negative = (
+        clip.encode_from_tokens_scheduled(clip.tokenize(told["prompts"][one]))
+        for one in ("plain", "negative")
+    )
+    latent = known["latent/input"]
+    for place, row in enumerate(told["runs"]):
+
+        def seen(step, denoised, x, of, place=place):
+            if step:  # what is shown before the first step is noise on the latent
+                kept[f"run/{place}/step/{step}"] = x.clone()
+
+        noise = comfy.sample.prepare_noise(latent, row["seed"])
+        comfy.sample.sample(
+            model, noise, row["steps"], row["cfg"], row["sampler"], row["scheduler"],
+            positive, negative, latent, denoise=row["denoise"], seed=row["seed"], callback=seen,
+            disable_pbar=True,
+        )  # fmt: skip
+
+    def probed(denoise, x, sigmas, extra_args, **_):
+        for sigma in told["probes"]:
+            level = x.new_tensor(sigma)
+            kept[f"odd/denoised/sigma={sigma}"] = denoise(
+                odd * (level**2 + 1) ** 0.5, level[None], **extra_args
+            )
+        return x
+
+    odd = torch.randn(told["odd"], generator=torch.Generator().manual_seed(9))
+    kept["odd/x"] = odd
+    comfy.sample.sample_custom(
+        model, torch.zeros_like(odd), 5.0, comfy.samplers.KSAMPLER(probed), torch.ones(2),
+        positive, negative, torch.zeros_like(odd), disable_pbar=True,
+    )  # fmt: skip
+    save_file({name: value.contiguous() for name, value in kept.items()}, out)
+
+
 def plain(token, weight):
     return token if isinstance(token, int) else [float(n) for n in token[:2]], weight
 
@@ -258,4 +305,4 @@ if __name__ == "__main__":
         lora(*more[:2], float(more[2]), more[3])
     else:
         commands = {"names": names, "kinds": kinds, "graph": graph, "dtypes": dtypes}
-        (commands | {"tokens": tokens})[command](*map(Path, more))
+        (commands | {"tokens": tokens, "steps": steps})[command](*map(Path, more))

@@ -1,7 +1,9 @@
 """Numbers of a real ComfyUI, kept in tests/golden/ for machines without one.
 
     COMFYUI_DIR=... python -m tests.runner.pack_comfyui lora|tokens|dtypes|kinds FOLDER
+    COMFYUI_DIR=... python -m tests.runner.pack_comfyui steps FOLDER MODEL
 
+`steps` leaves steps.MODEL.safetensors in FOLDER, for pack_goldens.py, which has put the rest there.
 FOLDER is for what is made on the way. Made with ComfyUI 0.3.64, torch 2.13.0, on the CPU.
 COMFYUI_PYTHON is its interpreter; COMFYUI_DIR/../venv/bin/python by default.
 """
@@ -15,11 +17,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from runner import rungs_network, synthetic
 from runner.nodes import NODES
 from tests.runner import loras, test_devices, test_lora, test_tokenizer
 from tests.runner.conftest import write
 
 GOLDEN = test_lora.GOLDEN
+ODD = (1, 4, 9, 7)  # a latent that the UNet cannot halve evenly
 
 
 def ask(*words):
@@ -70,6 +74,21 @@ def pack_kinds(folder):
     (GOLDEN / "nodes.json").write_bytes((folder / "kinds.json").read_bytes())
 
 
+def pack_steps(folder, model):
+    """States between the steps of the golden runs, and the denoiser at an odd size."""
+    told = json.loads((folder / f"{model}.json").read_text("utf-8"))
+    asked = {"runs": told["runs"], "prompts": told["prompts"]}
+    asked |= {"probes": rungs_network.PROBES, "odd": ODD}
+    (folder / "asked.json").write_text(json.dumps(asked))
+    checkpoint = folder / f"whole.{model}.safetensors"
+    synthetic.write(model, checkpoint, 2, lambda *_: None)
+    out = folder / f"steps.{model}.safetensors"
+    ask("steps", checkpoint, folder / "asked.json", folder / f"{model}.safetensors", out)
+    checkpoint.unlink()
+
+
 if __name__ == "__main__":
     packs = {"lora": pack_lora, "tokens": pack_tokens, "dtypes": pack_dtypes, "kinds": pack_kinds}
-    packs[sys.argv[1]](Path(sys.argv[2]))
+    packs["steps"] = pack_steps
+    command, folder, *more = sys.argv[1:]
+    packs[command](Path(folder), *more)

@@ -3,7 +3,8 @@
     ATEN_CPU_CAPABILITY=avx2 python -m tests.runner.pack_goldens FOLDER [MODEL ...]
 
 FOLDER holds schedules, samplers and each MODEL (.safetensors, .json), computed with ComfyUI 0.3.64
-on the CPU in float32, torch 2.13.0, two threads, and sixteen.MODEL.json (measure_sixteen.py).
+on the CPU in float32, torch 2.13.0, two threads, with sixteen.MODEL.json (measure_sixteen.py) and
+steps.MODEL.safetensors (pack_comfyui.py).
 Taken from there: schedules and samplers that the runner has (into sd15's), prompts, tokens, text
 embeddings, latents, 8-bit pictures. Added here, from the runner itself once it agrees with those:
 checksums of the synthetic weights, the noise of seed 42, marks of every layer.
@@ -53,6 +54,7 @@ def network(folder, model):
         if kind == "cond" and rest not in KEPT_WHOLE and tensor.shape[1] >= 77:
             tensor = tensor[:, ::7, ::16].contiguous()
         yield key, tensor
+    yield from load_file(folder / f"steps.{model}.safetensors").items()
 
 
 def told(folder, model):
