@@ -11,7 +11,8 @@
 `lora` gives every weight that LoraLoader changes; `graph` runs a graph node by node on the CPU
 and gives what each node gave; `dtypes` asks model_management for each card; `tokens` gives
 checksums of prompts' tokens; `steps` gives the state between the steps of golden runs and the
-guided denoiser on a latent of odd size. torchvision and torchaudio are stood in for where they are missing.
+guided denoiser on a latent of odd size. torchvision and torchaudio are stood in for where they
+are missing.
 """
 
 import importlib.util
