@@ -37,7 +37,10 @@ PATTERNS = {  # what -> (pattern, what stands there instead); what it calls kept
 }
 GENERIC = frozenset("root user users admin administrator runner ubuntu app home".split())
 COMPILED = {what: (re.compile(text), instead) for what, (text, instead) in PATTERNS.items()}
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+SECRET = re.compile(  # whole words: tokenizers and secretstorage are packages
+    r"(?i:(?:TOKEN|SECRET(?:_?KEY)?|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL)S?(?![a-z]))"
+    r"|(?:[tT]oken|[sS]ecret|[pP]assword|[cC]redential)s?(?=[A-Z][a-z])"
+)
 ADDRESSES = re.compile(r"_proxy$|INDEX|_ENDPOINT|FIND_LINKS", re.IGNORECASE)
 HOST = re.compile(r"(?<=://)(?:[^/@\s]*@)?([^/:\s\"',]+)")
 KNOWN = re.compile(r"(?:^|\.)(?:pytorch\.org|github\.com|huggingface\.co|localhost)$|^127\.")

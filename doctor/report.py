@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from doctor import advise
+from doctor.check import subject
 from doctor.diagnose import verdict
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
@@ -28,18 +29,18 @@ def first_rows(facts: Facts, lang: str) -> Iterator[tuple[str, str]]:
         say("interpreter", lang),
         f"{target.python or say('none', lang)} ({phrase(target.why, lang)})",
     )
-    yield say("python", lang), known(lambda: python_row(facts))
-    yield say("torch", lang), known(lambda: torch_row(facts.torch, lang))
-    yield say("cuda", lang), known(lambda: cuda_row(facts, lang))
-    yield say("numpy", lang), known(lambda: numpy_row(facts, lang))
+    yield say("python", lang), known(lambda: python_row(facts), lang)
+    yield say("torch", lang), known(lambda: torch_row(facts.torch, lang), lang)
+    yield say("cuda", lang), known(lambda: cuda_row(facts, lang), lang)
+    yield say("numpy", lang), known(lambda: numpy_row(facts, lang), lang)
 
 
-def known(row: Any) -> str:
+def known(row: Any, lang: str) -> str:
     """A row, or why nobody could find it out."""
     try:
         return str(row())
     except NotKnown as why:
-        return f"? ({why})"
+        return f"? ({phrase(str(why), lang)})"
 
 
 def python_row(facts: Facts) -> str:
@@ -97,9 +98,17 @@ def findings(diagnosis: Diagnosis, facts: Facts, lang: str) -> Iterator[str]:
     loud |= {n.id for n in diagnosis.not_judged}
     asked = set(diagnosis.asked)
     yield say("quiet", lang, quiet=len(asked - loud), all=len(asked))
-    skipped = sum(n.skipped for n in diagnosis.not_judged)
-    if skipped:
-        yield say("skipped", lang, count=skipped)
+    yield from skipped(diagnosis, lang)
+
+
+def skipped(diagnosis: Diagnosis, lang: str) -> Iterator[str]:
+    """How much was not looked at because nobody asked, and what asks for it."""
+    ids = [missing.id for missing in diagnosis.not_judged if missing.skipped]
+    online = sum(subject(id) == "network" for id in ids)
+    if len(ids) > online:
+        yield say("skipped", lang, count=len(ids) - online)
+    if online:
+        yield say("skipped-online", lang, count=online)
 
 
 def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:

@@ -125,7 +125,11 @@ def phrase(text: str, lang: str) -> str:
         found = pattern.fullmatch(text)
         if found:
             return other.format(*(phrase(part, lang) for part in found.groups()))
-    return text
+    if " | " in text:  # one route after another
+        return " | ".join(phrase(part, lang) for part in text.split(" | "))
+    place, _, why = text.partition(": ")
+    named = why and "/" in place and " " not in place  # an address or a path, and what is with it
+    return f"{place}: {phrase(why, lang)}" if named else text
 
 
 def printable(line: str) -> str:

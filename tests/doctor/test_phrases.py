@@ -11,7 +11,10 @@ from doctor.words import phrase
 from manifests import FOLDER
 
 DOCTOR = Path(__file__).parents[2] / "doctor"
-SAID = {"CannotFix", "BadUsage", "Unknown"}  # what takes a sentence for a person
+SAID = set(  # what takes sentences for a person
+    "CannotFix BadUsage Unknown BadTarget BadLock Busy InUse Undoable StepFailed SnapshotDamaged"
+    " CannotInstall NoChoice Unreachable HandoffFailed Refused NotExecuted NotPacked".split()
+)
 SENTENCE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
 
 
@@ -30,7 +33,7 @@ def sentences():
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "id", "")
-            said = node.args[:1] if name in SAID else []
+            said = node.args if name in SAID else []
             facts = [word.value for word in node.keywords if word.arg == "because"]
             inner = [i for fact in facts for i in ast.walk(fact) if isinstance(i, ast.JoinedStr)]
             yield from filter(SENTENCE.search, map(written, (*said, *inner)))
@@ -51,3 +54,9 @@ def test_blanks_keep_what_fills_them():
 def test_what_no_phrase_knows_stays_as_it_is():
     assert phrase("RuntimeError: {} of it", "zh") == "RuntimeError: {} of it"
     assert phrase("numpy is not in {here}", "en") == "numpy is not in {here}"
+
+
+def test_an_address_and_several_routes_keep_their_place():
+    text = "https://a.example/x: its name was not found | /srv/python: Permission denied"
+    told = phrase(text, "zh")
+    assert told == "https://a.example/x: 找不到它的域名 | /srv/python: 权限不足"

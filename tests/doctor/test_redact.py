@@ -93,3 +93,17 @@ def test_redacted_facts_say_the_same(name, tmp_path):
     code, out, _ = doctor("check", "--facts", path, "--json")
     assert "error/1" not in out, out
     assert code in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "key", ["HF_TOKEN", "accessToken", "tokenValue", "OPENAI_API_KEY", "apikey"]
+)
+def test_what_a_key_calls_a_secret_is_taken_out(key):
+    assert redact({key: "0.22.1"}).data == {key: "TOKEN"}
+
+
+@pytest.mark.parametrize(
+    "key", ["tokenizers", "TOKENIZERS_PARALLELISM", "secretstorage", "keyring"]
+)
+def test_a_package_is_no_secret_by_its_name(key):
+    assert redact({key: "0.22.1"}).data == {key: "0.22.1"}

@@ -5,7 +5,7 @@ python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--jobs N] [--out tests/la
 NAME picks cases (a part of a name will do). Each is built in a temporary folder (--folder), looked
 at by the installed comfy-doctor from outside, cured and undone where a fix is promised, and
 removed. Exit code 1 if anything is not as it must be. What this machine cannot build is skipped,
-aloud.
+aloud. A results file that is there already keeps what it holds of the cases that are not run.
 """
 
 import argparse
@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tests.lab.installation import CASES, make_base
 from tests.lab.judge import Verdict, one
@@ -61,19 +62,21 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def results(verdicts: Sequence[Verdict], seconds: float) -> dict[str, object]:
+def results(verdicts: Sequence[Verdict], before: Mapping[str, Any]) -> dict[str, object]:
+    """The file's new content: of each case when, by which commit and in how long it was judged."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    when = {"date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip()[:12]}
+    cases = {case["name"]: case for case in before.get("cases", ()) if case["name"] in CASES}
+    for v in verdicts:
+        own = {"seconds": round(v.seconds, 2), "stand_in": CASES[v.name].stand_in}
+        cases[v.name] = asdict(v) | own | when
+    kept = [cases[name] for name in CASES if name in cases]
+    fields = [{f: c[f] for f in Verdict.__dataclass_fields__} for c in kept]
     return {
-        "command": "python -m tests.lab " + " ".join(sys.argv[1:]),
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
+        "command": "python -m tests.lab --out tests/lab/results.json",
         "machine": {"system": platform.platform(), "python": platform.python_version()},
-        "seconds": round(seconds),
-        "summary": summary(verdicts),
-        "cases": [
-            asdict(v) | {"seconds": round(v.seconds, 2), "stand_in": CASES[v.name].stand_in}
-            for v in verdicts
-        ],
+        "summary": summary([Verdict(**one) for one in fields]),
+        "cases": kept,
     }
 
 
@@ -94,7 +97,7 @@ def judged(names: Sequence[str], asked: argparse.Namespace) -> Iterator[Verdict]
 
 def main() -> int:
     asked = options()
-    names, verdicts, start = chosen(asked), [], time.monotonic()
+    names, verdicts = chosen(asked), []
     for verdict in judged(names, asked):
         verdicts.append(verdict)
         sys.stderr.write("\r\033[K")
@@ -106,7 +109,8 @@ def main() -> int:
     sys.stderr.write("\r\033[K")
     sys.stdout.write(f"{summary(verdicts)}\n")
     if asked.out:
-        told = json.dumps(results(verdicts, time.monotonic() - start), indent=2)
+        before = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else {}
+        told = json.dumps(results(verdicts, before), indent=2, ensure_ascii=False)
         asked.out.write_text(told + "\n", encoding="utf-8")
     return 0 if all(v.well for v in verdicts) else 1
 
