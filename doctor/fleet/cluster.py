@@ -42,6 +42,7 @@ class NoCluster(Refusal):
 def library(loopback: bool) -> Any:
     """Ray, imported when a fleet is asked for; NoCluster with the command where it is missing."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow, too
     if loopback:  # the switch of Windows and macOS: Ray's own addresses are of this machine alone
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
@@ -50,6 +51,12 @@ def library(loopback: bool) -> Any:
         python = sys.executable
         raise refused(NoCluster, "fleet-no-ray", python=python, why=error) from error
     return ray
+
+
+def own(address: str) -> bool:
+    """Is it a cluster that listens on this machine's loopback alone?"""
+    said = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    return said.startswith(("127.", "localhost:"))
 
 
 class RayCluster:
@@ -130,7 +137,7 @@ def first_line(error: BaseException) -> str:
 def joined(address: str, local: int, parcel: Path, python: str) -> Iterator[RayCluster]:
     """A cluster that is there, or one of so many nodes on this machine, gone again afterwards."""
     with ExitStack() as stack:
-        ray = library(loopback=bool(local))
+        ray = library(loopback=bool(local) or own(address))
         stack.enter_context(quiet())
         if local:
             address = stack.enter_context(started(local))

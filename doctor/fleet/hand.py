@@ -1,7 +1,7 @@
 """Hand: what Ray starts on a node. It starts our command line there as a child, and no more: the
 environment may be broken, torch may crash, the child may hang, and Ray's worker outlives it.
 
-Standard library and `places` only: it runs in Ray's own Python, whatever else is missing there.
+Standard library, `places` and `guard` only: it runs in Ray's own Python, whatever else is missing there.
 """
 
 import os
@@ -24,6 +24,7 @@ FOLDER = "@FOLDER@"  # what a word begins with that names a file of the task's o
 MARK = "COMFY_DOCTOR_TASK"  # in the environment of all that a task started, wherever it went
 GRACE = 20.0  # seconds from being asked to end until being ended: time to take a change back
 LARGEST = 64 << 20  # bytes that one child may say
+INTERRUPTED = 130  # our own exit code, and no signal
 TAIL = 4000  # bytes of its stderr that are brought back
 # What Ray's worker has in its environment and the machine has not.
 RAYS = ("PYTHONPATH", "OMP_NUM_THREADS", "PYTHONBREAKPOINT", "CUDA_VISIBLE_DEVICES")
@@ -63,11 +64,11 @@ def environment(outer: Mapping[str, str], gpus: Sequence[str]) -> dict[str, str]
 
 
 def ended(command: Sequence[str], env: Mapping[str, str], limit: float, folder: Path) -> Reply:
-    """The child's code and words. Its stdin is a lifeline: it ends when this worker does."""
+    """The child's code and words. The guard before it sees to it that it ends with this worker."""
     late = False
     with open(folder / ".out", "w+b") as out, open(folder / ".err", "w+b") as err:
         child = subprocess.Popen(
-            list(command),
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *command],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=err,
@@ -79,8 +80,10 @@ def ended(command: Sequence[str], env: Mapping[str, str], limit: float, folder: 
             try:
                 code = child.wait(limit)
             except subprocess.TimeoutExpired:
-                late, code = True, -int(signal.SIGTERM)
-        return Reply(code, start_of(out), end_of(err), 0.0, late)
+                late, code = True, 128 + signal.SIGTERM
+        return Reply(
+            128 - code if 128 < code != INTERRUPTED else code, start_of(out), end_of(err), 0.0, late
+        )
 
 
 def start_of(file: BinaryIO) -> str:
@@ -100,17 +103,17 @@ def stopped(child: "subprocess.Popen[bytes]", mark: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if child.poll() is None:
-            child.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE)
-        for pid in [child.pid] if child.poll() is None else []:
-            kill(pid)
-        for pid in marked(mark):
-            kill(pid)
-        child.wait()
-        if child.stdin:
-            child.stdin.close()
+        try:
+            if child.poll() is None:
+                child.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)
+        finally:  # whoever does not wait for that
+            for pid in (*([child.pid] if child.poll() is None else []), *marked(mark)):
+                kill(pid)
+            child.wait()
+            if child.stdin:
+                child.stdin.close()
 
 
 def kill(pid: int) -> None:
