@@ -372,3 +372,9 @@ RECIPE = {
     "width": int,
     "height": int,
 }
+
+
+def recipe_words(args: argparse.Namespace) -> list[str]:
+    """What was asked of the recipe, as options of the runner, which are named like ours."""
+    asked = {name: getattr(args, name.replace("-", "_")) for name in RECIPE}
+    return [f"--{name}={value}" for name, value in asked.items() if value is not None]

@@ -1,7 +1,7 @@
 """Hand: what Ray starts on a node. It starts our command line there as a child, and no more: the
 environment may be broken, torch may crash, the child may hang, and Ray's worker outlives it.
 
-Standard library, `places` and `guard` only: it runs in Ray's own Python, whatever else is missing there.
+Standard library, `places` and `guard` only: it runs in Ray's own Python, whatever is missing there.
 """
 
 import os

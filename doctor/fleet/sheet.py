@@ -78,7 +78,7 @@ def standout(one: Outlier) -> str:
 
 
 def missing(outcome: Outcome) -> str:
-    if outcome.state == ANSWERED and not outcome.why:
+    if outcome.state == ANSWERED and not outcome.why and outcome.code != told.UNJUDGED:
         return ""
     state = STATES[outcome.code or 0] if outcome.state == ANSWERED else "not judged"
     why = said({lang: told.verdict(outcome, lang)[1] for lang in LANGUAGES})

@@ -10,6 +10,7 @@ from doctor.words import phrase, say
 
 NAMED = 6  # slots that one line names; the others are counted
 MARKS = {"error": "✗", "warning": "!", "info": "·"}
+UNJUDGED = 4  # the exit code
 VERDICTS = {0: ("✓", "fleet-good"), 1: ("✗", "fleet-bad"), 4: ("?", "fleet-unjudged")}
 
 
@@ -27,8 +28,14 @@ def verdict(outcome: Outcome, lang: str) -> tuple[str, str]:
     """A mark and a word; why, where there is no judgement."""
     if outcome.state == ANSWERED and outcome.code in VERDICTS:
         mark, key = VERDICTS[outcome.code]
-        return mark, say(key, lang) + (f": {phrase(outcome.why, lang)}" if outcome.why else "")
+        why = outcome.why or (unseen(outcome) if outcome.code == UNJUDGED else "")
+        return mark, say(key, lang) + (f": {phrase(why, lang)}" if why else "")
     return "?", ended(outcome.state, outcome.why, lang)
+
+
+def unseen(outcome: Outcome) -> str:
+    """Why something was not judged, as the first of the checks put it."""
+    return next((str(row["why"]) for row in outcome.answer.get("not_judged", ())), "")
 
 
 def ended(state: str, why: str, lang: str) -> str:
@@ -43,7 +50,7 @@ def lines(fleet: Fleet, lang: str) -> Iterator[str]:
     for outlier in fleet.outliers:
         yield "! " + unusual(outlier, lang)
     for outcome in fleet.outcomes:
-        if outcome.state != ANSWERED or outcome.why:
+        if outcome.state != ANSWERED or outcome.why or outcome.code == UNJUDGED:
             mark, why = verdict(outcome, lang)
             yield f"{mark} {outcome.slot}: {why}"
     yield conclusion(fleet, lang)

@@ -14,11 +14,10 @@ from doctor.fleet.hand import FOLDER
 from doctor.fleet.ledger import Ledger, Picture
 from doctor.fleet.places import ANSWERED, Slot, devices
 from doctor.fleet.rounds import Patience, rounds
-from doctor.options import RECIPE, BadUsage
+from doctor.options import RECIPE, BadUsage, recipe_words
 from doctor.screen import Screen
 from doctor.verbs.fleet import LIGHT, common, connected, nodes, planned, refuse_bad_input
 from doctor.verbs.patient import Args
-from doctor.verbs.run import recipe_words
 from doctor.words import say
 
 LIMIT = 900.0  # seconds for loading a model and the slowest picture

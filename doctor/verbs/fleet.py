@@ -13,11 +13,10 @@ from doctor.fleet.cluster import RayCluster
 from doctor.fleet.places import CRASHED, Node, Outcome, Slot, Work, devices, whole
 from doctor.fleet.rounds import Patience, again, rounds
 from doctor.fleet.sheet import html
-from doctor.options import BadUsage
+from doctor.options import BadUsage, recipe_words
 from doctor.screen import Screen
 from doctor.step import Write
 from doctor.verbs.patient import Args
-from doctor.verbs.run import recipe_words
 from doctor.words import say
 
 LIMITS = {1: 60.0, 2: 180.0, 3: 600.0, 4: 5400.0}  # seconds, several times what a level promises
@@ -33,7 +32,9 @@ def check(args: Args, screen: Screen) -> int:
     for name in ("only", "ignore"):
         words += [word for id in getattr(args, name) for word in (f"--{name}", id)]
     work = part(args, "check", words, LIMITS[args.level])
-    return asked_of_all(args, screen, work, whole, {"runner": args.level > 2, "without": LIGHT})
+    deep = args.level > 2
+    travels = {"runner": deep, "without": parcel.INSTALLERS if deep else LIGHT}
+    return asked_of_all(args, screen, work, whole, travels)
 
 
 def run(args: Args, screen: Screen) -> int:

@@ -17,12 +17,10 @@ from doctor.facts import Facts, build
 from doctor.finding import Diagnosis
 from doctor.fleet.hand import MARK
 from doctor.fleet.verdict import PART
+from doctor.options import recipe_words
 from doctor.screen import Screen
 from doctor.verbs.check import judged
-from doctor.verbs.page import REPORT
 from doctor.verbs.patient import Args, target
-from doctor.verbs.run import recipe_words
-from doctor.verbs.run import run as run_one
 from doctor.verbs.told import versions
 
 Said = tuple[int, dict[str, Any]]
@@ -75,11 +73,14 @@ class Kept(Screen):
 
 def run(args: Args, screen: Screen) -> Said:
     """The whole of `run`, which leaves its report and its picture in a folder of the part."""
+    from doctor.verbs import page  # pictures are loaded for it, and for nothing else here
+    from doctor.verbs import run as whole_run
+
     kept = Kept(screen.lang, as_json=True, no_color=True)
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-") as folder:
         args.out = folder
-        code = run_one(args, kept)
-        file = Path(folder, REPORT)
+        code = whole_run.run(args, kept)
+        file = Path(folder, page.REPORT)
         whole = json.loads(file.read_text(encoding="utf-8")) if file.exists() else kept.said
     facts = versions(build(Facts, whole["facts"])) if "facts" in whole else {}
     names = ("target", "findings", "not_judged", "fix", "render", "bench")

@@ -128,13 +128,7 @@ def recipe(args: Args, picture: Path) -> list[str]:
     words += ["--checkpoint", whole(args.checkpoint)] if args.checkpoint else []
     words += [] if args.checkpoint else ["--embedded"]
     words += ["--image", whole(args.image)] if args.image else []
-    return words + recipe_words(args)
-
-
-def recipe_words(args: Args) -> list[str]:
-    """What was asked of the recipe, as options of the runner, which are named like ours."""
-    asked = {name: getattr(args, name.replace("-", "_")) for name in options.RECIPE}
-    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    return words + options.recipe_words(args)
 
 
 def whole(path: str) -> str:

@@ -22,7 +22,7 @@ from doctor.fleet.cluster import QUICK, STORE, library
 from tests.doctor.command import ROOT
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
-LIMIT = 40  # seconds that a part may take here
+LIMIT = 20  # seconds that a part may take here: less than a doctor waits for an interpreter
 
 
 def environments(folder: Path) -> dict[str, str]:
