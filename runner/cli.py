@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner import many
+from runner import early, many
 from runner.announcer import Announcer
 from runner.arguments import (
     LANGUAGES,
@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with ended_like_interrupted():
             options = parser().parse_args(arguments)
+            if getattr(options, "checkpoint", None):
+                early.begin(options.checkpoint, options.device)
             code, answer, lines = options.run(options, announcer(options, lang), lang)
         tell(json.dumps(answer, allow_nan=False) if options.json else "\n".join(lines))
         return int(code)

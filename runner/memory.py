@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from runner import early
 from runner.recipe import Refused
 from runner.tables import Shape, width_of
 
@@ -18,7 +19,7 @@ def reserve(specs: list[tuple[Shape, torch.device, torch.dtype]]) -> Iterator[Te
     sizes = [prod(shape) * width_of(dtype) for shape, _, dtype in specs]
     ours = [device.type == "cpu" for _, device, _ in specs]
     total = sum(-(-size // 64) * 64 for size, cpu in zip(sizes, ours, strict=True) if cpu)
-    enough_memory(total)
+    enough_memory(total - early.held())
     try:
         arena, at = pages(total), 0
         for (shape, device, dtype), size in zip(specs, sizes, strict=True):
@@ -37,6 +38,9 @@ def pages(size: int) -> Tensor:
     """Bytes of fresh memory. Linux is asked for large pages: touching small ones costs seconds."""
     if not hasattr(mmap, "MADV_HUGEPAGE") or not size:
         return torch.empty(size, dtype=torch.uint8)
+    begun = early.ready(size)
+    if begun is not None:
+        return torch.frombuffer(begun, dtype=torch.uint8)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without large pages: slower, and just as right
         memory.madvise(mmap.MADV_HUGEPAGE)

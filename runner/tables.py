@@ -30,7 +30,8 @@ DTYPES = {
 BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8}
 MOST_COMMAS = 500_000  # SDXL's header has 13,000; metadata of training a few times that
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
-PIECE = 1 << 15  # numbers made or converted at a time: in the cache, and in one thread of torch
+PIECE = 1 << 15  # numbers made at a time: in the cache, and in one thread of torch
+READ = 1 << 17  # numbers read and converted at a time: few enough for the cache, and few calls
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,11 @@ def width_of(dtype: torch.dtype) -> int:
 def read_tensor(path: Path, entry: Entry, out: Tensor) -> None:
     """Read one tensor from a file into `out`, converting its numbers piece by piece."""
     dtype, flat = DTYPES[entry.dtype], out.view(-1)
-    piece = torch.empty(min(PIECE, max(1, flat.numel())), dtype=dtype)
+    piece = torch.empty(min(READ, max(1, flat.numel())), dtype=dtype)
     with path.open("rb", buffering=0) as file:
         file.seek(entry.start)
-        for at in range(0, flat.numel(), PIECE):
-            part = piece[: min(PIECE, flat.numel() - at)]
+        for at in range(0, flat.numel(), READ):
+            part = piece[: min(READ, flat.numel() - at)]
             view = memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
             while view:
                 got = file.readinto(view)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 1 << 21  # numbers in the transformed tiles of one piece: what stays in the cache
+PIECE = 1 << 18  # pairs of channels whose weights are transformed at a time, likewise
 
 
 def suits(conv: nn.Module) -> bool:
@@ -27,11 +28,15 @@ def suits(conv: nn.Module) -> bool:
 def transformed(weight: Tensor) -> Tensor:
     """G g Gᵀ for every pair of channels: (O, I, 3, 3) to (16, I, O)."""
     o, i = weight.shape[:2]
-    rows = weight.permute(2, 3, 1, 0).contiguous().view(3, 3 * i * o)
     side = torch.tensor(((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)))
-    side = side.to(weight)
-    tall = (side @ rows).view(4, 3, i * o)
-    return torch.matmul(side, tall).view(16, i, o)
+    both = torch.kron(side, side).to(weight)  # (16, 9): of a weight's nine numbers in a row
+    rows = weight.flatten(2).permute(2, 1, 0)
+    out = weight.new_empty(16, i, o)
+    some = max(1, PIECE // o)
+    for at in range(0, i, some):
+        part = rows[:, at : at + some].reshape(9, -1)
+        out[:, at : at + some] = (both @ part).view(16, -1, o)
+    return out
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -21,9 +21,9 @@ ORDER = {  # a module may import only what stands before it, in its own package
         handoff redact report page fleet monitor unit options screen verbs cli start __main__
     """.split(),
     "runner": """
-        report recipe pixels nodes graph canvas folders tables pickled weights memory embeddings
-        tokenizer clip contrast openclip vae unet families aliases checkpoint lora sources synthetic
-        embedded devices
+        report recipe pixels nodes graph canvas folders tables pickled weights early memory
+        embeddings tokenizer clip contrast openclip vae unet families aliases checkpoint lora
+        sources synthetic embedded devices
         levers heap winograd passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided

@@ -1,0 +1,89 @@
+"""Memory begun before torch: taken once, by who has room for it, and never in anybody's way."""
+
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from runner import checkpoint, early, memory, tables  # noqa: E402
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """A machine without cards, and nothing begun before or after."""
+    monkeypatch.setattr(early, "ACCELERATORS", ())
+    yield early.begin
+    while early.taken:
+        early.taken.pop().stop()
+
+
+def test_it_is_as_large_as_the_weights_and_taken_once(begun, small):
+    assert begun(small)
+    size = (
+        early.WIDEST * sum(entry.stop - entry.start for entry in tables.header(small).values()) // 2
+    )  # the file is float16
+    begun_with = early.taken[0].memory
+    arena = memory.pages(size)
+    assert arena.data_ptr() == torch.frombuffer(begun_with, dtype=torch.uint8).data_ptr()
+    assert len(arena) == size
+    assert not bool(arena.any())
+    assert early.ready(1) is None
+    assert early.held() == 0
+
+
+def test_who_needs_more_gets_memory_of_its_own(begun, small):
+    assert begun(small)
+    more = len(early.taken[0].memory) + 1
+    assert len(memory.pages(more)) == more
+    assert early.taken, "it waits for another"
+
+
+def test_every_page_is_touched_unless_it_is_stopped(begun, small):
+    assert begun(small)
+    one = early.taken[0]
+    one.thread.join(30)
+    assert early.held() in (len(one.memory), 0)  # 0: a kernel before 5.14
+
+
+def test_what_was_touched_counts_as_free(begun, small, monkeypatch):
+    assert begun(small)
+    early.taken[0].thread.join(30)
+    size = len(early.taken[0].memory)
+    monkeypatch.setattr(early, "held", lambda: size)
+    monkeypatch.setattr(memory, "free_memory", lambda: 64.0)
+    specs = [((size // 4,), torch.device("cpu"), torch.float32)]
+    assert next(memory.reserve(specs)).numel() == size // 4
+
+
+def test_weights_are_the_same_with_it(begun, small):
+    from runner import devices, pipeline
+
+    def loaded():
+        there = devices.choose("cpu", "float32")
+        return pipeline.load(checkpoint.read(small), there, 1, lambda *_: None)
+
+    plain = loaded()
+    assert begun(small)
+    early_on = loaded()
+    assert not early.taken
+    ours, theirs = (dict(m.denoiser.unet.named_parameters()) for m in (early_on, plain))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0no json!", b"\xff" * 64, b"<html>"])
+def test_a_file_that_is_none_begins_nothing(begun, tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    assert not begun(path)
+    assert not begun(tmp_path / "nowhere")
+    assert not begun(tmp_path)
+
+
+def test_nothing_is_begun_beside_a_card_or_without_room(begun, small, monkeypatch, tmp_path):
+    assert not begun(small, "cuda")
+    monkeypatch.setattr(early, "free", lambda: 64.0)
+    assert not begun(small)
+    monkeypatch.setattr(early, "ACCELERATORS", (str(tmp_path),))
+    assert not begun(small)
