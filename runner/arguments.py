@@ -132,12 +132,21 @@ def about_bench(one: Parser) -> None:
     one.add_argument(
         "--model", help="sd15, sd21, sdxl (synthetic), embedded, or a file", default="sd15"
     )
-    one.add_argument("--size", type=int, default=64, help="pixels a side")
+    one.add_argument(
+        "--size", type=int, nargs="+", default=[64], help="pixels a side; several are timed in turn"
+    )
     one.add_argument("--batch", type=int, default=1)
     one.add_argument("--steps", type=int, default=5, help="per run")
     one.add_argument("--runs", type=int, default=3)
     one.add_argument("--warmup", type=int, default=1, help="runs that are not timed")
-    one.add_argument("--compare", type=Path, help="an earlier result; unequal ones are refused")
+    one.add_argument(
+        "--compare", type=Path, metavar="FILE",
+        help="an earlier result, or a history; runs of another machine or settings are refused",
+    )  # fmt: skip
+    one.add_argument(
+        "--history", type=Path, metavar="FILE",
+        help="keep this result in FILE, one a line, beside the newest equal one that is there",
+    )  # fmt: skip
 
 
 def about_prove(one: Parser) -> None:

@@ -4,16 +4,17 @@ What is timed is the sampler's step on a loaded model: two texts, one latent, ne
 run, so that nothing computed once can be used twice.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from runner import nvml, slowness
+from runner.causes import causes, far
 from runner.ceiling import Ceiling, ceiling, flops, memory_peak, others
 from runner.devices import Placement, machine, settle, small_convolutions
 from runner.guidance import guide
@@ -87,6 +88,9 @@ class Bench:
     flops: int | None  # of a guided step
     memory: int | None  # bytes, at most
     others: float  # processes that wanted a core, too
+    weights: int | None = None  # bytes of the denoiser's
+    card: Mapping[str, object] | None = None  # what it told meanwhile (nvml.py)
+    slowness: Mapping[str, object] | None = None  # experiments, where it was far too slow
 
     @property
     def share(self) -> float | None:
@@ -99,14 +103,20 @@ class Bench:
         yield from self.timing.doubts()
         if self.others > 0.5:
             yield f"{self.others:.1f} other processes wanted this machine's cores."
+        card: Mapping[str, Any] = self.card or {}
+        if card.get("slowed"):
+            yield f"The card ran below its clock: {', '.join(card['slowed'])}."
+        if card.get("others"):
+            yield f"{card['others']} other processes computed on the card."
 
     def to_json(self) -> dict[str, object]:
         """The object of schema runner.bench/1; seconds are per step, spread in seconds.
 
-        ceiling: flops and bytes a second of this device; memory in bytes.
+        ceiling: flops and bytes a second of this device; memory and weights in bytes; causes: why
+        it is far below its ceiling, where it is.
         """
         typical = self.timing.typical
-        return {
+        told: dict[str, Any] = {
             "schema": "runner.bench/1",
             "machine": dict(self.machine),
             "settings": asdict(self.settings),
@@ -120,8 +130,12 @@ class Bench:
             "share": self.share,
             "memory": self.memory,
             "others": self.others,
+            "weights": self.weights,
+            "card": self.card,
+            "slowness": self.slowness,
             "doubts": list(self.doubts()),
         }
+        return told | {"causes": [asdict(cause) for cause in causes(told)]}
 
 
 @torch.inference_mode()
@@ -138,24 +152,33 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     table = models.denoiser.table
     sigmas = walk(table, settings.scheduler, settings.sampler_name, settings.steps, 1.0)
     guided = guide(models.denoiser.quick(sigmas), positive, negative, settings.cfg)
-    seconds: list[float] = []
+    taken: list[list[float]] = []
     total = settings.warmup + settings.runs
+
+    def noisy(number: int) -> Tensor:
+        return (first_noise(number, blank) * sigmas[0]).to(device)
+
+    def run(number: int) -> None:
+        x = noisy(number)
+        steps = SAMPLERS[settings.sampler_name](guided, x, sigmas, Dice(number, x))
+        taken.append(list(timed(steps, lambda: settle(device))))
+        progress("bench", number + 1, total)
+
     with small_convolutions(device, blank):
-        for run in range(total):
-            x = first_noise(run, blank) * sigmas[0]
-            steps = SAMPLERS[settings.sampler_name](
-                guided, x.to(device), sigmas, Dice(run, x.to(device))
-            )
-            taken = list(timed(steps, lambda: settle(device)))
-            stages.setdefault("first step", taken[0])
-            seconds += taken if run >= settings.warmup else []
-            progress("bench", run + 1, total)
+        for number in range(settings.warmup):
+            run(number)
+        with nvml.watched(nvml.card_of(device)) as looks:
+            for number in range(settings.warmup, total):
+                run(number)
+    stages["first step"] = taken[0][0]
+    seconds = [second for one in taken[settings.warmup :] for second in one]
     stages |= picture_stages(models, blank)
     said = positive.text.expand(2 * len(blank), -1, -1)
     label = None if positive.label is None else positive.label.expand(len(said), -1)
     times = torch.zeros(len(said))
     asked = flops(models.denoiser.unet, blank.repeat(2, 1, 1, 1), times, said, label)  # type: ignore[arg-type]
-    return Bench(
+    unet: Any = models.denoiser.unet
+    found = Bench(
         machine(device),
         replace(settings, levers=" ".join(models.denoiser.levers)),
         Timing(tuple(seconds)),
@@ -164,7 +187,15 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
         asked,
         memory_peak(device),
         others(),
+        sum(weight.numel() * weight.element_size() for weight in unet.parameters()),
+        looks.to_json(len(seconds)),
     )
+    if not far(found.to_json()):
+        return found
+    x = noisy(total)
+    with small_convolutions(device, blank):
+        tried = slowness.measured(unet, device, models.placement.unet, lambda: guided(x, sigmas[0]))
+    return replace(found, slowness=tried)
 
 
 def picture_stages(models: Models, blank: Tensor) -> dict[str, float]:
@@ -201,40 +232,13 @@ def settings_for(models_name: str, placement: Placement, **chosen: int) -> Setti
     return Settings(models_name, dtype=placement.dtype, **chosen).checked()  # type: ignore[arg-type]
 
 
-def compare(ours: Mapping[str, object], theirs: Mapping[str, object]) -> float:
-    """How many times as fast we are as an earlier result.
-
-    Refused: bench-not-comparable, when anything in machine or settings differs.
-    """
-    if theirs.get("schema") != ours["schema"]:
-        raise Refused("bench-not-comparable", "The other file is not a runner.bench/1 result.")
-    different = []
-    for part in ("machine", "settings"):
-        here, there = ours[part], theirs.get(part)
-        if not isinstance(here, Mapping) or not isinstance(there, Mapping):
-            raise Refused("bench-not-comparable", f"The other result has no {part}.")
-        names = sorted(here.keys() | there.keys())
-        different += [f"{part}.{n}" for n in names if here.get(n) != there.get(n)]
-    if different:
-        raise Refused("bench-not-comparable", f"The results differ in {', '.join(different)}.")
-    try:
-        return float(theirs["median"]) / float(ours["median"])  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise Refused("bench-not-comparable", "The other result has no usable median.") from None
-
-
 def briefly(models: Models, progress: Progress, **chosen: int) -> dict[str, object]:
     """The object of a bench on models as they were placed; chosen: size, steps, runs."""
     settings = settings_for(models.name, models.placement, **chosen)
     return measure(models, settings, progress).to_json()
 
 
-def earlier(path: Path) -> dict[str, object]:
-    """A result in a file. Refused: bench-not-comparable."""
-    try:
-        result = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise Refused("bench-not-comparable", f"{path} cannot be read: {error}.") from None
-    if not isinstance(result, dict):
-        raise Refused("bench-not-comparable", f"{path} is not a result of bench.")
-    return result
+def short(result: Mapping[str, Any]) -> dict[str, object]:
+    """A result in one row of several: its size, and how fast it was."""
+    names = ("median", "spread", "steps_per_second", "share", "memory", "doubts")
+    return {"size": result["settings"]["size"], **{name: result[name] for name in names}}

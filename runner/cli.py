@@ -339,13 +339,13 @@ def subjects(options: argparse.Namespace) -> dict[str, "Checkpoint"]:
 
 
 def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
-    from runner import bench, checkpoint, embedded, synthetic
+    from runner import bench, checkpoint, embedded, history, plots, synthetic
 
-    earlier = bench.earlier(options.compare) if options.compare else None
+    earlier = history.read(options.compare) if options.compare else []
     placement = placed(options)
-    names = ("size", "batch", "steps", "runs", "warmup")
+    names = ("batch", "steps", "runs", "warmup")
     chosen = {name: getattr(options, name) for name in names}
-    settings = bench.settings_for(options.model, placement, **chosen)
+    asked = [bench.settings_for(options.model, placement, size=s, **chosen) for s in options.size]
     if options.model in synthetic.MODELS:
         weights = synthetic.checkpoint(options.model)
     elif options.model == embedded.NAME:
@@ -353,10 +353,15 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     else:
         weights = checkpoint.read(Path(options.model))
     models, _ = loaded(weights, placement, tell, options.without)
-    answer = bench.measure(models, settings, tell).to_json()
-    if earlier is not None:
-        answer["times_as_fast"] = bench.compare(answer, earlier)
-    return 0, answer, list(bench_lines(answer, lang))
+    results = [bench.measure(models, settings, tell).to_json() for settings in asked]
+    answer = results[0]
+    if len(results) > 1:
+        answer["sizes"] = [bench.short(one) for one in results]
+    if earlier:
+        answer["times_as_fast"] = history.compare(answer, history.newest(answer, earlier))
+    if options.history:
+        answer |= history.beside(options.history, results)
+    return 0, answer, [*bench_lines(answer, lang), *plots.lines(answer, lang)]
 
 
 def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:

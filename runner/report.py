@@ -31,6 +31,13 @@ WORDS: dict[str, dict[str, str]] = {
         "note-embedding": "embedding:{name} is not there and was left out of the prompt.",
         "fits": "Fits the prompt by {after:.2f}, before {before:.2f} (CLIP's cosine).",
         "faster": "{times:.2f} times as fast as the other result.",
+        "cause": "cause",
+        "plot-stages": "Time by stage:",
+        "plot-spread": "How long steps took:",
+        "plot-sizes": "Steps a second by size:",
+        "plot-roof": "Roofline: {intensity:.0f} operations a byte of weights; {allowed:.3f} TFLOP/s"
+        " possible here, {rate:.3f} reached.",
+        "card": "The card at work: {told}.",
         "wrote": "Wrote {files} ({size:.2f} GB).",
         "weights": "weights",
         "verify": "gates",
@@ -66,6 +73,13 @@ WORDS: dict[str, dict[str, str]] = {
         "note-embedding": "找不到 embedding:{name}，已从提示词中略去。",
         "fits": "与提示词的契合度 {after:.2f}，渲染前为 {before:.2f}（CLIP 余弦）。",
         "faster": "速度是另一结果的 {times:.2f} 倍。",
+        "cause": "原因",
+        "plot-stages": "各阶段用时：",
+        "plot-spread": "每步用时分布：",
+        "plot-sizes": "各尺寸每秒步数：",
+        "plot-roof": "屋顶线：每字节权重 {intensity:.0f} 次运算；本机可达 {allowed:.3f} TFLOP/s，"
+        "实际 {rate:.3f}。",
+        "card": "显卡工作状态：{told}。",
         "wrote": "已写入 {files}（{size:.2f} GB）。",
         "weights": "权重",
         "verify": "检验",
@@ -196,7 +210,22 @@ def bench_lines(bench: Mapping[str, Any], lang: str) -> Iterator[str]:
     if bench["share"] is not None:
         rates = {"share": bench["share"], "tera": bench["flops"] / bench["median"] / 1e12}
         yield say("share", lang, **rates, best=bench["ceiling"]["flops"] / 1e12)
-    yield "  " + ", ".join(f"{stage} {took:.2f} s" for stage, took in bench["stages"].items())
+    if bench.get("card"):
+        yield say("card", lang, told=", ".join(card_words(bench["card"])))
     if "times_as_fast" in bench:
         yield say("faster", lang, times=bench["times_as_fast"])
     yield from (f"  {say('doubt', lang)}: {doubt}" for doubt in bench["doubts"])
+    for cause in bench.get("causes", ()):
+        yield f"  {say('cause', lang)}: {cause['because']} ({cause['id']})"
+
+
+CARD = {  # what a card told of itself -> its unit
+    "clock": " MHz", "power": " W", "temperature_most": " °C", "joules_a_step": " J/step",
+}  # fmt: skip
+
+
+def card_words(card: Mapping[str, Any]) -> Iterator[str]:
+    for name, unit in CARD.items():
+        if name in card:
+            yield f"{card[name]:.4g}{unit}"
+    yield from card.get("slowed", ())

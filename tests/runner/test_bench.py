@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from runner import bench, ceiling, checkpoint, devices, pipeline  # noqa: E402
+from runner import bench, causes, ceiling, checkpoint, devices, pipeline, slowness  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 
 
@@ -53,17 +53,6 @@ def test_no_two_runs_get_the_same_input(small, monkeypatch):
     assert len(seen) == len(set(seen)) == 4
 
 
-def test_only_equal_runs_compare(result):
-    assert bench.compare(result, result | {"median": result["median"] * 2}) == pytest.approx(2)
-    for part, name in (("machine", "threads"), ("settings", "size"), ("machine", "torch")):
-        other = result | {part: result[part] | {name: "other"}}
-        with pytest.raises(Refused, match=f"{part}.{name}"):
-            bench.compare(result, other)
-    for broken in ({}, {"schema": "runner.bench/1"}, result | {"median": "fast"}):
-        with pytest.raises(Refused):
-            bench.compare(result, broken)
-
-
 @pytest.mark.parametrize("wrong", [{"size": 60}, {"size": 65}, {"steps": 0}, {"batch": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(Refused, match="is a"):
@@ -96,3 +85,31 @@ def test_a_busy_machine_is_said(result):
     quiet, busy = (bench.Bench({}, settings, timing, {}, rate, None, None, n) for n in (0.1, 3.2))
     assert not list(quiet.doubts())
     assert list(busy.doubts()) == ["3.2 other processes wanted this machine's cores."]
+
+
+def test_a_card_below_its_clock_and_company_on_it_are_said():
+    timing, rate = bench.Timing((1.0,) * 5), ceiling.Ceiling(1e9, 1e9)
+    card = {"slowed": ["power cap"], "others": 2}
+    one = bench.Bench({}, bench.Settings("x"), timing, {}, rate, None, None, 0.0, None, card)
+    told = list(one.doubts())
+    assert told == [
+        "The card ran below its clock: power cap.",
+        "2 other processes computed on the card.",
+    ]
+
+
+def test_what_is_far_below_its_ceiling_is_looked_into(small, monkeypatch):
+    """A device that could do a thousand times as much: the experiments are made, and told of."""
+    models = pipeline.load(checkpoint.read(small), devices.choose("cpu"), 2, lambda *_: None)
+    monkeypatch.setattr(bench, "ceiling", lambda *_: ceiling.Ceiling(1e15, 1e12))
+    monkeypatch.setattr(causes, "SMALL", 0.0)
+    monkeypatch.setattr(bench, "others", lambda: 4.0)
+    monkeypatch.setattr(slowness, "SECONDS", 0.001)
+    settings = bench.settings_for("small", models.placement, steps=1, runs=1, warmup=0)
+    told = bench.measure(models, settings, lambda *_: None).to_json()
+    assert set(told["slowness"]) == {"attention", "elsewhere", "asking", "step"}
+    assert told["slowness"]["elsewhere"] == 0
+    assert 0 < told["slowness"]["asking"] <= told["slowness"]["step"]
+    assert {"id": "slow-company", "because": "4.0 other processes wanted the processor"} in (
+        told["causes"]
+    )
