@@ -279,11 +279,20 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """Why the last benchmark was far below the device's own ceilings, by experiment."""
+
+    id: str  # of a finding
+    because: str
+
+
+@dataclass(frozen=True)
 class Proof:
     """The failed gates of the last verified render; none where nothing failed, or none was made."""
 
     failed: tuple[Failed, ...] = ()
     at: str = ""  # when it was made; ISO 8601, UTC
+    slow: tuple[Slow, ...] = ()
 
 
 @dataclass(frozen=True)

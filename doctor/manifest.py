@@ -301,6 +301,16 @@ class Popular(Row):
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published(Row):
+    """Guided steps a second that somebody published for a card; 0 where that size was not timed."""
+
+    card: str
+    stack: str
+    sd15_512: float = 0.0
+    sdxl_1024: float = 0.0
+
+
 @dataclass(frozen=True)
 class World:
     """Every table, newest first where its rows have an age."""
@@ -330,6 +340,7 @@ class World:
     core: tuple[Core, ...] = ()
     limits: tuple[Limit, ...] = ()
     xids: tuple[Xid, ...] = ()
+    published: tuple[Published, ...] = ()
     allocator: tuple[Allocator, ...] = ()
     places: tuple[Place, ...] = ()
     bad_packages: tuple[BadPackage, ...] = ()
@@ -370,6 +381,7 @@ TABLES: dict[str, tuple[str, str, type[Row]]] = {  # field of World -> file, tab
     "core": ("comfyui", "core", Core),
     "limits": ("limits", "limits", Limit),
     "xids": ("faults", "xids", Xid),
+    "published": ("published", "published", Published),
     "allocator": ("faults", "allocator", Allocator),
     "places": ("mirrors", "places", Place),
     "bad_packages": ("suspects", "bad_packages", BadPackage),

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from doctor.facts import Failed, Proof
+from doctor.facts import Failed, Proof, Slow
 
 BLACK, ATTENTION, SHAKY, DEVICE, NUMBERS = (
     "black-nan-image",
@@ -30,12 +30,15 @@ def read(text: str, at: str) -> Proof:
 
 
 def proof_of(report: Mapping[str, Any], at: str) -> Proof:
-    """The failed gates of an object of schema comfy-doctor.run/1 or runner.prove/1."""
+    """The failed gates of an object of schema comfy-doctor.run/1 or runner.prove/1, and what made
+    its benchmark slow."""
     verify = report["verify"] or {}
     cures = {one["gate"]: one["cured_by"] for one in verify.get("suspects", ())}
     failed = (gate for gate in verify.get("gates", ()) if gate["verdict"] == "failed")
     told = (Failed(g["name"], str(g["why"]), cures.get(g["name"], "")) for g in failed)
-    return Proof(tuple(told), at)
+    timed = report.get("bench") or {}
+    slow = (Slow(str(one["id"]), str(one["because"])) for one in timed.get("causes", ()))
+    return Proof(tuple(told), at, tuple(slow))
 
 
 def finding_of(failed: Failed) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = Mapping[str, Any]
-FAR = 0.4  # of the device's own rate of products: the engine reaches more, on cards and processors
+FAR = 0.4  # of a card's own rate of products
 SMALL = 0.002  # seconds that a step would take at that rate, below which it fills no device
 LANE = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.97e9, 5: 3.94e9, 6: 7.56e9}  # bytes/s; PCI-SIG
 NARROW = 0.5  # of what the link could carry
@@ -27,9 +27,12 @@ class Cause:
 
 
 def far(bench: Json) -> bool:
-    """Whether a result of bench is so far below the device's ceiling that causes are asked for."""
+    """Whether a result of bench is so far below the device's ceiling that causes are asked for.
+
+    Not on a processor: the one cause it has is company, and a doubt says so already.
+    """
     share, asked = bench.get("share"), bench.get("flops")
-    if share is None or not asked:
+    if share is None or not asked or bench["machine"]["device"] == "cpu":
         return False
     return bool(share < FAR and asked / bench["ceiling"]["flops"] >= SMALL)
 

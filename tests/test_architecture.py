@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = {  # a module may import only what stands before it, in its own package
     "doctor": """
-        manifest facts finding words advise verdict check choice accelerators flags startscript
-        checks diagnose logfile signatures traceback hints symptoms startup listen cures
+        manifest speeds facts finding words advise verdict check choice accelerators flags
+        startscript checks diagnose logfile signatures traceback hints symptoms startup listen cures
         probe probe_packs probe_allocator locate machine cards modelfiles keeping contents examine
         mirrors tree entry archive source git download reach remember errand race lfs proof naming
         fetch network packs registry intact

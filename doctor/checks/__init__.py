@@ -19,6 +19,7 @@ from doctor.checks import (
     network,
     launch,
     verdict,
+    speed,
 )
 # isort: on
 
@@ -37,6 +38,7 @@ __all__ = [
     "packages",
     "python",
     "settings",
+    "speed",
     "surroundings",
     "torch",
     "verdict",

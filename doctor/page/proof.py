@@ -21,7 +21,6 @@ from doctor.page.markup import (
     terms,
 )
 from doctor.page.patient import Report, mark, verdict
-from doctor.page.plot import dots
 
 
 @dataclass(frozen=True)
@@ -164,25 +163,6 @@ def share(figure: float | str | None, bound: float | None) -> str:
     width = min(100.0, 100 * whole)
     told = f"{100 * whole:.0f} %" if whole >= 0.1 else f"{100 * whole:.1f} %"
     return f'<span class="bar"><i style="width:{width:.0f}%"></i></span> {told}'
-
-
-def bench(run: Report) -> str:
-    timed = run["bench"]
-    if not timed or not timed["seconds"]:
-        return ""
-    rate, ms = timed["steps_per_second"], 1000 * timed["median"]
-    line = both(
-        "html-rate", rate=f"{rate:.2f}", ms=f"{ms:.0f}", spread=f"{1000 * timed['spread']:.1f}"
-    )
-    milliseconds = [1000 * second for second in timed["seconds"]]
-    title = plainly("html-bench-plot")
-    drawn = dots(title, milliseconds, ms, plainly("html-step-number"), "ms")
-    figure = f"<figure>{drawn}<figcaption>{both('html-bench-plot')}</figcaption></figure>"
-    doubts = "".join(tag("p", f"{mark('warning')} {phrased(doubt)}") for doubt in timed["doubts"])
-    about = {**timed["machine"], **timed["settings"]}
-    rows = ((code(name), code(value)) for name, value in about.items() if value not in (None, ""))
-    whole = folded(both("html-bench-about"), terms(rows))
-    return section("bench", tag("p", line) + doubts + figure + whole)
 
 
 def earlier(run: Report, before: Sequence[Report]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from doctor import __version__, handoff
 from doctor.facts import Facts, build
-from doctor.page import patient, proof
+from doctor.page import patient, proof, timing
 from doctor.page.markup import CODES, both, code, safe
 from doctor.page.proof import Pictures
 from doctor.words import LANGUAGES, say
@@ -31,7 +31,7 @@ def html(
         "treatment": patient.treatment(run),
         "render": proof.render(run, pictures),
         "ladder": proof.ladder(run),
-        "bench": proof.bench(run),
+        "bench": timing.bench(run),
         "earlier": proof.earlier(run, before),
         "packages": patient.packages(facts),
         "raw": proof.raw(run),

@@ -16,6 +16,7 @@ TRIED = {
     "step": 5e-3, "elsewhere": 0, "memory": 80e9,
 }  # fmt: skip
 SLOW = {
+    "machine": {"device": "cuda"},
     "share": 0.11, "flops": 1.6e12, "ceiling": {"flops": 800e12, "bytes": 3e12}, "memory": 4e9,
     "settings": {"dtype": "float16"}, "others": 0.0, "card": CARD, "slowness": TRIED,
 }  # fmt: skip
@@ -52,7 +53,9 @@ def test_a_card_with_nothing_wrong_has_no_cause():
     assert list(causes(SLOW)) == []
 
 
-@pytest.mark.parametrize("change", [{"share": 0.5}, {"share": None}, {"flops": 1e9}])
+@pytest.mark.parametrize(
+    "change", [{"share": 0.5}, {"share": None}, {"flops": 1e9}, {"machine": {"device": "cpu"}}]
+)
 def test_a_figure_that_is_as_it_should_be_is_not_explained(change):
     everything = SLOW | {"card": CARD | {"others": 9}} | change
     assert list(causes(everything)) == []
