@@ -204,8 +204,8 @@ def picture_stages(models: Models, blank: Tensor) -> dict[str, float]:
     latent = torch.randn_like(blank[:1])
     picture = torch.rand(1, latent.shape[2] * 8, latent.shape[3] * 8, 3)
     works: dict[str, Callable[[], Tensor]] = {
-        "encode": lambda: models.vae.encode(picture),  # type: ignore[no-untyped-call]
-        "decode": lambda: models.vae.decode(latent),  # type: ignore[no-untyped-call]
+        "encode": lambda: models.painter.encode(picture),  # type: ignore[no-untyped-call]
+        "decode": lambda: models.painter.decode(latent),  # type: ignore[no-untyped-call]
     }
     for name, work in works.items():
         for _ in range(2):

@@ -276,9 +276,21 @@ def engine(subject: Subject) -> Gate:
         figure = gap(probe(subject, sigma, quick=True), probe(subject, sigma))
         if figure > worst:
             worst, where = figure, f"most at σ = {sigma}"
+    figure = darkroom(subject)
+    if figure > worst:
+        worst, where = figure, "most in the VAE"
     if subject.models.placement.unet != torch.float32 and subject.golden is None:
         return unjudged("16 bits round otherwise, and no golden numbers say how much")
     return held(worst, limit, where if worst > limit else "")
+
+
+def darkroom(subject: Subject) -> float:
+    """How far the VAE that renders is from the plain one, decoding; 0 where they are one."""
+    models = subject.models
+    if models.painter is models.vae:
+        return 0.0
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(6))
+    return gap(models.painter.decode(latent), models.vae.decode(latent))
 
 
 def batch(subject: Subject) -> Gate:
