@@ -191,7 +191,7 @@ def main() -> int:
     words.add_argument("--comfyui", type=Path)
     words.add_argument("--python", default=sys.executable, help="of both")
     words.add_argument("--image", type=Path, default=ROOT / "runner/data/embedded.png")
-    words.add_argument("--steps", type=int, default=20, help="that the render will have")
+    words.add_argument("--steps", type=int, default=8, help="of both renders, as a smoke test's")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--only", nargs="+", choices=("embedded", "full"))
     words.add_argument("--out", type=Path)

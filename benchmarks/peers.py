@@ -360,9 +360,10 @@ def main() -> int:
     names += [f"ours:{lever}" for lever in options.without]
     results = [told(size, rounds(options, names, size)) for size in options.sizes]
     if options.out:
-        command = (
-            f"python benchmarks/peers.py --threads {options.threads} --rounds {options.rounds}"
-        )
+        sizes = " ".join(map(str, options.sizes))
+        command = f"python benchmarks/peers.py --sizes {sizes} --steps {options.steps}"
+        command += f" --threads {options.threads} --rounds {options.rounds}"
+        command += " --compiled" * options.compiled
         record(
             options.out, command, {"peers": versions(names, options.comfyui), "results": results}
         )

@@ -45,7 +45,7 @@ def quick(vae: VAE) -> VAE:
     off the CPU, in 16 bits, or where there is no memory for them.
     """
     weight = vae.quant_conv.weight
-    wide = [one for one in vae.modules() if winograd.suits(one) and suits(one)]
+    wide = [one for one in vae.modules() if isinstance(one, nn.Conv2d) and suits(one)]
     need = sum(one.weight.numel() * one.weight.element_size() * 16 // 9 for one in wide)
     there = weight.device.type == "cpu" and weight.dtype == torch.float32
     if not there or need > free_memory() / SHARE:
@@ -54,5 +54,5 @@ def quick(vae: VAE) -> VAE:
     return deepcopy(vae, leaves | {id(one): Tiled(one) for one in wide})
 
 
-def suits(conv: nn.Module) -> bool:
-    return isinstance(conv, nn.Conv2d) and min(conv.in_channels, conv.out_channels) >= NARROWEST
+def suits(conv: nn.Conv2d) -> bool:
+    return winograd.suits(conv) and min(conv.in_channels, conv.out_channels) >= NARROWEST

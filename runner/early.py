@@ -20,6 +20,7 @@ PIECE = 1 << 22  # bytes a call: imports want the same lock in between
 WIDEST = 4  # bytes of a weight on the CPU
 SPARE = 2  # times what is taken must be free: a machine short of memory is left alone
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+UNASKED = ("__metadata__", "model_ema.", "loss.")  # names that no render reads
 LONGEST_HEADER = 1 << 24  # bytes; SDXL's has 350,000
 
 taken: "list[Early]" = []  # at most one; taken by whoever asks first
@@ -73,7 +74,8 @@ def weights(path: Path) -> int:
             return 0
         rows = json.loads(file.read(length))
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-    return sum(prod(row["shape"]) for name, row in rows.items() if name != "__metadata__")
+    asked = (row for name, row in rows.items() if not name.startswith(UNASKED))
+    return sum(prod(row["shape"]) for row in asked)
 
 
 def free() -> int:

@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from runner import checkpoint, early, memory, tables  # noqa: E402
+from tests.runner.conftest import edit  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
 
@@ -70,6 +71,15 @@ def test_weights_are_the_same_with_it(begun, small):
     assert not early.taken
     ours, theirs = (dict(m.denoiser.unet.named_parameters()) for m in (early_on, plain))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_no_render_reads_takes_no_memory(small, tmp_path):
+    def trained(rows):
+        name = next(name for name in rows if name != "__metadata__")
+        return rows | {f"model_ema.{name}": rows[name]}
+
+    more = edit(small, tmp_path / "ema.safetensors", trained)
+    assert early.weights(more) == early.weights(small)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0no json!", b"\xff" * 64, b"<html>"])
