@@ -42,7 +42,6 @@ class NoCluster(Refusal):
 def library(loopback: bool) -> Any:
     """Ray, imported when a fleet is asked for; NoCluster with the command where it is missing."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow, too
     if loopback:  # the switch of Windows and macOS: Ray's own addresses are of this machine alone
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
@@ -171,7 +170,7 @@ def started(count: int) -> Iterator[str]:
     try:
         for n in range(count):
             quick: dict[str, Any] = {} if n else {"_system_config": QUICK}
-            cluster.add_node(**one, **quick)
+            raylet(cluster, **one, **quick)
         yield cluster.address
     finally:
         with suppress(AssertionError):  # "there are zombie processes": the reaper has them
@@ -179,6 +178,17 @@ def started(count: int) -> Iterator[str]:
         os.environ.pop("RAY_TMPDIR")
         os.environ.update({"RAY_TMPDIR": before} if before else {})
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def raylet(cluster: Any, tries: int = 3, **how: Any) -> Any:
+    """One more node. Ray gives a raylet 30 s to be there, which a busy machine may not have."""
+    for left in reversed(range(tries)):
+        try:
+            return cluster.add_node(**how)
+        except Exception as error:  # noqa: BLE001  (Ray raises just that)
+            if not left or "timed out" not in str(error):
+                raise
+    raise AssertionError
 
 
 @contextmanager

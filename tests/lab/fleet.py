@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from doctor.fleet.cluster import QUICK, STORE, library
+from doctor.fleet.cluster import QUICK, STORE, library, raylet
 from tests.doctor.command import ROOT
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
@@ -52,7 +52,8 @@ def raylets(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     started = {}
     try:
         for n, (name, python) in enumerate(environments(folder).items()):
-            started[name] = cluster.add_node(
+            started[name] = raylet(
+                cluster,
                 num_cpus=1,
                 resources={name: 1},
                 include_dashboard=False,
