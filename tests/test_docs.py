@@ -35,6 +35,7 @@ def test_the_examples_of_the_library_run(tmp_path):
 
 PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
 PAGES += sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES += [ROOT / "docs" / name for name in ("fleets.md", "fleets.zh.md")]
 NOT_RUN = {  # command -> why not here, and where it is
     "make run": "minutes, and a torch to download; tests/lab makes the same environment",
     "make test": "this is it",
@@ -50,6 +51,17 @@ NOT_RUN = {  # command -> why not here, and where it is
     "comfy-doctor run --yes --json --html report.html --comfyui ~/ComfyUI": "the same",
     "comfy-doctor node bisect --comfyui ~/ComfyUI": "starts: tests/lab/test_starts.py",
     "comfy-doctor setup ~/ComfyUI-new --dry-run": "asks the default index: tests/lab",
+    **dict.fromkeys(
+        (
+            "comfy-doctor fleet check --address HEAD:6379 --comfyui '~/ComfyUI' --html fleet.html",
+            "comfy-doctor fleet run --address HEAD:6379 --comfyui '~/ComfyUI' --json",
+            "comfy-doctor fleet bench --address HEAD:6379 --comfyui '~/ComfyUI' --model sd15"
+            " --size 512",
+            "comfy-doctor fleet render --address HEAD:6379 --comfyui '~/ComfyUI' --images photos"
+            " --out painted",
+        ),
+        "a cluster of other machines: tests/lab/fleet.py has one of raylets on this one",
+    ),
 }
 
 
@@ -96,6 +108,12 @@ def test_every_command_does_what_a_newcomer_expects(clean, command):
 
 def test_every_reason_not_to_run_a_command_is_of_one_that_is_there():
     assert set(NOT_RUN) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c in NOT_RUN if " comfy-doctor " in f" {c}"])
+def test_every_command_that_is_not_run_is_one(command):
+    words = shlex.split(command)
+    options.parser().parse_args(words[1:])
 
 
 INLINE = sorted(

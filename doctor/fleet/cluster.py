@@ -185,7 +185,7 @@ def raylet(cluster: Any, tries: int = 3, **how: Any) -> Any:
     for left in reversed(range(tries)):
         try:
             return cluster.add_node(**how)
-        except Exception as error:  # noqa: BLE001  (Ray raises just that)
+        except Exception as error:
             if not left or "timed out" not in str(error):
                 raise
     raise AssertionError

@@ -102,8 +102,9 @@ def speeds(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def slots(fleet: Fleet) -> str:
     """One row for each slot, in the order of the plots."""
-    versions = [name for name in VERSIONS if any(facts(o).get(name) for o in fleet.outcomes)]
     timed = any(o.answer.get("bench") for o in fleet.outcomes)
+    known = [name for name in VERSIONS if any(facts(o).get(name) for o in fleet.outcomes)]
+    versions = [name for name in known if not (timed and name == "gpu")]  # it is the device then
     names = ["slot", "verdict", *versions, *(["device", "rate-short"] if timed else []), "seconds"]
     heads = [both(f"html-{name}") for name in names]
     rows = (row(outcome, versions, timed) for outcome in fleet.outcomes)

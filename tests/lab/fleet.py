@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from doctor.fleet.cluster import QUICK, STORE, library, raylet
+from doctor.fleet.hand import MARK
 from tests.doctor.command import ROOT
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
@@ -67,9 +68,9 @@ def raylets(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         cluster.shutdown()
 
 
-def begin(address: str, *words: object) -> "subprocess.Popen[str]":
+def begin(address: str, *words: object, limit: int = LIMIT) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "doctor", "fleet", *map(str, words), "--json"]
-    command += ["--address", address, "--python", "$FLEET_PYTHON", "--limit", str(LIMIT)]
+    command += ["--address", address, "--python", "$FLEET_PYTHON", "--limit", str(limit)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     return subprocess.Popen(command, text=True, cwd=ROOT, env=env, **pipes)
@@ -85,16 +86,15 @@ def read_until(child: "subprocess.Popen[str]", text: str) -> list[str]:
     return lines
 
 
-def at_work(python: str) -> list[int]:
-    """Processes that run this program, by /proc."""
+def at_work(folder: str) -> list[str]:
+    """What still runs of the nodes whose interpreters lie in a folder, by /proc."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if python.encode() in words or (b"sleep" in words and b"1000" in words):
-            found.append(int(path.parent.name))
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            own = path.read_bytes().split(b"\0")
+            ours = any(v.startswith(f"{MARK}=".encode()) for v in own)
+            if ours and any(v.startswith(f"FLEET_PYTHON={folder}".encode()) for v in own):
+                found.append(path.with_name("cmdline").read_bytes().decode().replace("\0", " "))
     return found
 
 
@@ -105,9 +105,13 @@ def kill(node: Any) -> None:
             os.kill(one.process.pid, signal.SIGKILL)
 
 
-def checked(address: str, nodes: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+def checked(
+    address: str, nodes: dict[str, Any], limit: int = LIMIT
+) -> tuple[int, dict[str, Any], str]:
     """A check during which one node is killed: exit code, answer, and what was told meanwhile."""
-    child = begin(address, "check", "--level", 1, "--only", "torch-missing", "numpy-missing")
+    child = begin(
+        address, "check", "--level", 1, "--only", "torch-missing", "numpy-missing", limit=limit
+    )
     told = read_until(child, "Asking")
     told += read_until(child, "✗")  # the broken one has answered; two are waited for
     kill(nodes["killed"])
