@@ -201,17 +201,18 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
 def picture_stages(models: Models, blank: Tensor) -> dict[str, float]:
     """Seconds to encode and to decode a picture of that size, each the second time."""
     device, found = models.placement.device, dict[str, float]()
-    latent = torch.randn_like(blank[:1])
-    picture = torch.rand(1, latent.shape[2] * 8, latent.shape[3] * 8, 3)
-    works: dict[str, Callable[[], Tensor]] = {
-        "encode": lambda: models.painter.encode(picture),  # type: ignore[no-untyped-call]
-        "decode": lambda: models.painter.decode(latent),  # type: ignore[no-untyped-call]
+    high, wide = blank.shape[2:]
+    painter: Any = models.painter
+    works: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[], Tensor]]] = {
+        "encode": (painter.encode, lambda: torch.rand(1, 8 * high, 8 * wide, 3)),
+        "decode": (painter.decode, lambda: torch.randn_like(blank[:1])),
     }
-    for name, work in works.items():
+    for name, (work, fresh) in works.items():
         for _ in range(2):
+            given = fresh()
             settle(device)
             start = time.perf_counter()
-            work()
+            work(given)
             settle(device)
             found[name] = time.perf_counter() - start
     return found

@@ -17,7 +17,8 @@ from runner.trace import gap  # noqa: E402
 from runner.unet import UNet, UNetShape  # noqa: E402
 
 NONE = Levers().without(("all",))
-NAMES = [field.name for field in fields(Levers)]
+ELSEWHERE = ("graph", "vae")  # levers of a GPU, and of another network (test_darkroom.py)
+NAMES = [field.name for field in fields(Levers) if field.name not in ELSEWHERE]
 FAMILIES = {
     "SD 1.x": UNetShape(channels=32, context=48, widths=(1, 2, 2), depths=(1, 1, 0)),
     "SD 2.x": UNetShape(32, (2, 4), (1, 1), heads=0, context=48, linear=True),
@@ -57,7 +58,7 @@ def begun(unet, levers, times=1000):
     return engine
 
 
-@pytest.mark.parametrize("name", ["none", *(name for name in NAMES if name != "graph"), "all"])
+@pytest.mark.parametrize("name", ["none", *NAMES, "all"])
 def test_every_lever_gives_the_numbers_of_the_plain_network(unet, name):
     levers = {"none": NONE, "all": Levers(qkv=True)}.get(name) or replace(NONE, **{name: True})
     engine = begun(unet, levers)
@@ -112,7 +113,7 @@ def test_weights_stay_the_networks_own(unet):
 def test_an_unknown_lever_is_refused_by_name():
     with pytest.raises(Refused, match="no lever 'fp8'; there are: all, words"):
         Levers().without(("fp8",))
-    assert Levers().without(("winograd",)).pulled == ("words", "times", "trunk", "heap")
+    assert Levers().without(("winograd",)).pulled == ("words", "times", "trunk", "vae", "heap")
 
 
 def test_a_denoiser_says_and_leaves_out_its_levers():
@@ -120,7 +121,7 @@ def test_a_denoiser_says_and_leaves_out_its_levers():
     unet = UNet(FAMILIES["SD 1.x"]).eval().requires_grad_(False)
     denoiser = Denoiser.of(unet, sigma_table())
     assert "winograd" in denoiser.levers
-    assert denoiser.without(["winograd"]).levers == ("words", "times", "trunk", "heap")
+    assert denoiser.without(["winograd"]).levers == ("words", "times", "trunk", "vae", "heap")
     assert denoiser.without(["all"]).levers == ()
 
 
