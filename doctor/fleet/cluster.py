@@ -22,11 +22,11 @@ from doctor.fleet.places import CRASHED, DEAD, Lost, Node, Reply, Slot, Work, na
 from doctor.words import refused
 
 STORE = 80 << 20  # bytes of object store of a node that was started here to try it
-QUICK = {  # of a cluster started here: a node that died is known within two seconds
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 4,
-    "health_check_timeout_ms": 1500,
-    "health_check_initial_delay_ms": 0,
+QUICK = {  # of a cluster started here: a node that died is known within seconds, a busy one lives
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 5,
+    "health_check_timeout_ms": 10_000,
+    "health_check_initial_delay_ms": 5000,
 }
 KEPT = {  # Ray leaves these variables alone: which card a child sees is said by `hand`
     "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
@@ -42,6 +42,7 @@ class NoCluster(Refusal):
 def library(loopback: bool) -> Any:
     """Ray, imported when a fleet is asked for; NoCluster with the command where it is missing."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of raylets started here; Ray's own is 15
     if loopback:  # the switch of Windows and macOS: Ray's own addresses are of this machine alone
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:

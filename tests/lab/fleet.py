@@ -23,7 +23,7 @@ from doctor.fleet.hand import MARK
 from tests.doctor.command import ROOT
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
-LIMIT = 20  # seconds that a part may take here: less than a doctor waits for an interpreter
+LIMIT = 25  # seconds that a part may take here: less than a doctor waits for an interpreter
 
 
 def environments(folder: Path) -> dict[str, str]:
