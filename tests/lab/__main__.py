@@ -62,6 +62,11 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     )
 
 
+def read_results(path: Path | None) -> Mapping[str, Any]:
+    there: dict[str, Any] = json.loads(path.read_text("utf-8")) if path and path.exists() else {}
+    return there
+
+
 def results(verdicts: Sequence[Verdict], before: Mapping[str, Any]) -> dict[str, object]:
     """The file's new content: of each case when, by which commit and in how long it was judged."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
@@ -98,6 +103,7 @@ def judged(names: Sequence[str], asked: argparse.Namespace) -> Iterator[Verdict]
 def main() -> int:
     asked = options()
     names, verdicts = chosen(asked), []
+    before = read_results(asked.out)
     for verdict in judged(names, asked):
         verdicts.append(verdict)
         sys.stderr.write("\r\033[K")
@@ -105,13 +111,12 @@ def main() -> int:
         sys.stdout.flush()
         sys.stderr.write(f"{len(verdicts)} of {len(names)}")
         sys.stderr.flush()
+        if asked.out:  # after each, so that a run that is cut short keeps what it has
+            told = json.dumps(results(verdicts, before), indent=2, ensure_ascii=False)
+            asked.out.write_text(told + "\n", encoding="utf-8")
     verdicts.sort(key=lambda verdict: names.index(verdict.name))
     sys.stderr.write("\r\033[K")
     sys.stdout.write(f"{summary(verdicts)}\n")
-    if asked.out:
-        before = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else {}
-        told = json.dumps(results(verdicts, before), indent=2, ensure_ascii=False)
-        asked.out.write_text(told + "\n", encoding="utf-8")
     return 0 if all(v.well for v in verdicts) else 1
 
 

@@ -55,7 +55,8 @@ def judge(case: Case, folder: Path, base: Path, fixes: bool = True) -> Verdict:
             if not fix:
                 wrong += cured_and_undone(case, here)
                 fix = "failed" if wrong else "cured, undone"
-    return Verdict(case.name, case.owed, brief(said), tuple(wrong), fix, "", seconds)
+    told = tuple(text.replace(str(folder), "…") for text in wrong)  # a results file has no paths
+    return Verdict(case.name, case.owed, brief(said), told, fix, "", seconds)
 
 
 def ask(here: Here, *words: str) -> tuple[int, dict[str, Any]]:
