@@ -23,6 +23,7 @@ MEANING = {
     "pixels": "**by the pixels**",
     "tower": "**by the image tower**: nearer to the one text than to the other",
     "both": "**by both**",
+    "whole": "everything that the prompt says, by the pixels",
     "shape": "shape",
     "colour": "colour of the thing",
     "ground": "colour of the ground",

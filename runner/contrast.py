@@ -85,13 +85,21 @@ class Contrast(nn.Module):
         self.text_projection = nn.Linear(text_width, shape.common, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # ln(1 / 0.07), as CLIP began
 
-    def see(self, image: Tensor) -> Tensor:
-        """Pictures (B, H, W, 3) in 0..1 as unit vectors (B, P), scaled to S by S first."""
+    def look(self, image: Tensor) -> Tensor:
+        """What the tower makes of pictures (B, H, W, 3) in 0..1, scaled to S by S first: (B, D)."""
         x = image.movedim(-1, 1) * 2.0 - 1.0
         if x.shape[2:] != (self.side, self.side):
             size = self.side, self.side
             x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-        return F.normalize(self.visual_projection(self.vision_model(x)), dim=-1)
+        return self.vision_model(x)
+
+    def see(self, image: Tensor) -> Tensor:
+        """Pictures (B, H, W, 3) in 0..1 as unit vectors (B, P)."""
+        return self.place(self.look(image))
+
+    def place(self, seen: Tensor) -> Tensor:
+        """What look() gave as unit vectors (B, P)."""
+        return F.normalize(self.visual_projection(seen), dim=-1)
 
     def read(self, pooled: Tensor) -> Tensor:
         """Pooled texts (B, D) as unit vectors (B, P)."""

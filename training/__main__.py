@@ -1,4 +1,4 @@
-"""`python -m training PART --folder F`, in order: clip, vae, tower, decoder, denoiser, pack.
+"""`python -m training PART --folder F`, in order: clip, vae, denoiser, pack; or `all` of them.
 
 Each training is taken up where it was left.
 """
@@ -13,12 +13,12 @@ from runner.vae import VAE
 from training import autoencoder, denoiser, pack, pair
 from training.loop import Plan, averaged, together, train
 
-STEPS = {"clip": 950, "vae": 300, "tower": 1500, "decoder": 1200, "denoiser": 2000}
+STEPS = {"clip": 1500, "vae": 4000, "denoiser": 5000}
 
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="training", description=__doc__)
-    options.add_argument("part", choices=(*STEPS, "pack"))
+    options.add_argument("part", choices=(*STEPS, "pack", "all"))
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--steps", type=int)
     options.add_argument("--threads", type=int, default=1)
@@ -27,32 +27,27 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     together()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    if asked.part == "pack":
-        return pack.write(asked.folder, asked.out)
-    teach(asked.part, asked.folder, asked.steps or STEPS[asked.part])
-    return None
+    for part in (*STEPS, "pack") if asked.part == "all" else (asked.part,):
+        if part == "pack":
+            pack.write(asked.folder, asked.out)
+        else:
+            teach(part, asked.folder, asked.steps or STEPS[part])
 
 
 def teach(part: str, folder: Path, steps: int) -> None:
     match part:
-        case "clip" | "tower":
+        case "clip":
             both = pair.Pair()
-            if part == "tower":
-                averaged(folder / "clip.pt", both)
-                both = pair.frozen(both)
             plan = Plan(part, steps, 2e-3, warm=60)
             train(both, plan, folder, lambda number: pair.loss(both, number))
-        case "vae" | "decoder":
+        case "vae":
             vae = autoencoder.started()
-            if part == "decoder":
-                averaged(folder / "vae.pt", vae)
-                vae = autoencoder.frozen(autoencoder.centred(vae))
-            plan = Plan(part, steps, 5e-4, warm=30, keep=0.99)
+            plan = Plan(part, steps, 5e-4, warm=60)
             train(vae, plan, folder, lambda number: autoencoder.loss(vae, number))
         case "denoiser":
             unet = denoiser.started()
             there = denoiser.pool(lambda: frozen(folder), folder)
-            plan = Plan(part, steps, 1.5e-3, warm=100, keep=0.99)
+            plan = Plan(part, steps, 1.5e-3, warm=100)
             train(unet, plan, folder, lambda number: denoiser.loss(unet, there, number))
 
 

@@ -16,10 +16,10 @@ from training.scenes import draw, invent
 SCALE = 0.18215  # what SD 1.x multiplies latents by
 
 SHAPE = VAEShape(widths=(64, 64, 64, 64), blocks=1)
-BATCH, KL = 8, 4e-5
+BATCH, KL = 6, 2e-4
 CARRIED = (0, 2, 4, 6)  # channels that hold red, green, blue and the halves' difference
-START_LOGVAR = -1.0
-GAIN = 25.0  # of the first latents, so that their spread is near 1 / 0.18215
+START_LOGVAR = -2.5
+GAIN = 5.0  # of the first latents, so that their spread is near 1
 
 
 def started() -> VAE:
@@ -145,11 +145,4 @@ def centred(vae: VAE) -> VAE:
     quant.bias[:4] = (quant.bias[:4] - middle) / wide
     quant.weight[:4] /= wide[:, None, None, None]
     quant.bias[4:] -= 2 * wide.log()
-    return vae
-
-
-def frozen(vae: VAE) -> VAE:
-    """The encoder as it is; the decoder goes on learning."""
-    vae.requires_grad_(False)
-    vae.decoder.requires_grad_(True)
     return vae

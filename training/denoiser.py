@@ -24,16 +24,16 @@ from training.loop import Losses, rank, workers
 from training.scenes import draw, invent
 
 SHAPE = UNetShape(channels=32, widths=(2, 3), depths=(0, 1), blocks=1, context=pair.WIDTH)
-BATCH = 96
+BATCH = 128
 SHARES = {
-    (0, 200): 16,
-    (200, 650): 54,
-    (650, 860): 16,
-    (860, 1000): 10,
+    (0, 200): 14,
+    (200, 500): 40,
+    (500, 820): 58,
+    (820, 1000): 16,
 }  # of BATCH, by training steps
 MIDDLE = 430  # the training step that parts low from high in what is told
-SCENES, TOLD = 6_000, 4  # pictures whose latents are kept, captions of each
-DOUBT, LOW, HIGH = 0.6, 190, 290  # share of captions of another picture, full up to a step, 0 from
+SCENES, TOLD = 10_000, 4  # pictures whose latents are kept, captions of each
+DOUBT, LOW, HIGH = 0.8, 210, 310  # share of captions of another picture, full up to a step, 0 from
 UNTOLD = 0.12  # of the captions are replaced by the empty one, for guidance
 LATENTS = 4
 
@@ -58,7 +58,8 @@ def pool(networks: Callable[[], tuple[VAE, TextEncoder]], folder: Path) -> Pool:
     for number in range(SCENES // 100):
         scenes = invent(100, torch.Generator().manual_seed(number + 3_000_000))
         latents.append(vae.encode(draw(scenes)) * SCALE)
-        ids = torch.cat([pair.captions(scenes, dice) for _ in range(TOLD)])
+        said = [one for _ in range(TOLD) for one in pair.told(scenes, dice)]
+        ids = pair.captions(said, dice)
         z, _ = pair.pooled(text, ids)
         texts.append(z.unflatten(0, (TOLD, -1)).transpose(0, 1).half())
     silence, _ = pair.pooled(text, torch.tensor([pair.tokens("")]))

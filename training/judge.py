@@ -21,7 +21,7 @@ from training.scenes import (
 )
 
 EDGE = 2  # pixels along the edge that no thing touches
-SMALL, LARGE = 10.75, 16.75  # radius, pixels: what is nearer is the size
+SMALL, LARGE = 10.0, 15.0  # radius, pixels: what is nearer is the size
 ASIDE = 0.45  # of the way to its place: nearer to the middle is the middle
 
 
@@ -67,11 +67,8 @@ def fitted(mask: Tensor) -> tuple[int, float, float, float]:
     top, low = (float(ys.quantile(share)) for share in (0.005, 0.995))
     x, y = (left + right) / 2, (top + low) / 2
     reach = max(right - left, low - top) / 2 + 0.5
-    tries = [
-        (shape, x, y + lift * reach, reach * scale)
-        for shape, (stretch, lift) in enumerate([(1, 0), (1.136, 0), (1.05, 0.15), (1, 0)])
-        for scale in (stretch * step for step in (0.9, 0.95, 1.0, 1.05))
-    ]
+    scales = (0.85, 0.9, 0.95, 1.0, 1.05)
+    tries = [(shape, x, y, reach * scale) for shape in range(len(SHAPES)) for scale in scales]
     shape, *numbers = (torch.tensor(column) for column in zip(*tries, strict=True))
     there = cover(shape, *(number.float() for number in numbers)) > 0.5
     overlap = (there & mask).sum((1, 2)) / (there | mask).sum((1, 2))

@@ -105,7 +105,8 @@ def followed(models: Models, pairs: list[Case], denoise: float = 0.8) -> Tally:
         found = agree(look(out), case.wanted)
         pixels = all(found[name] for name in ALWAYS)
         tower = score(models, out, case.prompt) > score(models, out, case.before)
-        tally.add(pixels=pixels, tower=tower, both=pixels and tower, **found)
+        whole = all(found.values())
+        tally.add(pixels=pixels, tower=tower, both=pixels and tower, whole=whole, **found)
     return tally
 
 

@@ -23,11 +23,7 @@ def write(folder: Path, out: Path | None) -> None:
     vae, both, unet = autoencoder.started(), pair.Pair(), UNet(denoiser.SHAPE)
     averaged(folder / "vae.pt", vae)
     autoencoder.centred(vae)
-    if (folder / "decoder.pt").exists():
-        averaged(folder / "decoder.pt", autoencoder.frozen(vae))
     averaged(folder / "clip.pt", both)
-    if (folder / "tower.pt").exists():
-        averaged(folder / "tower.pt", pair.frozen(both))
     averaged(folder / "denoiser.pt", unet)
     prefixes = SD1.prefixes | {"contrast": embedded.PREFIX}
     parts: dict[str, Module] = {
@@ -58,8 +54,7 @@ def whole_table(small: Tensor) -> Tensor:
 
 
 def lengths(folder: Path) -> dict[str, int]:
-    parts = ("clip", "vae", "tower", "decoder", "denoiser")
-    there = [part for part in parts if (folder / f"{part}.pt").exists()]
+    parts = ("clip", "vae", "denoiser")
     return {
-        part: int(torch.load(folder / f"{part}.pt", weights_only=True)["step"]) for part in there
+        part: int(torch.load(folder / f"{part}.pt", weights_only=True)["step"]) for part in parts
     }

@@ -1,17 +1,36 @@
-"""The CLIP pair: pictures told from each other by their texts, and texts by their pictures."""
+"""The CLIP pair: pictures told from each other by their texts, and texts by their pictures.
+
+The contrastive loss alone learns colours, which tell nearly all pictures of a batch apart, and
+hardly a shape. So while both towers are trained each is also asked what it saw or read
+(`Questions`); who asks is thrown away afterwards.
+"""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.clip import Rows, TextEncoder, TextShape
 from runner.contrast import Contrast, ImageShape, contrastive_loss
 from runner.tokenizer import CHUNK, END, START, chunks, encode
 from training.loop import Losses
-from training.scenes import RADII, SIDE, Scenes, caption, draw, every_word, forget, invent, named
+from training.scenes import (
+    ANSWERS,
+    RADII,
+    SIDE,
+    Scene,
+    Scenes,
+    caption,
+    draw,
+    every_word,
+    forget,
+    invent,
+    named,
+)
 
 WIDTH, INNER, LAYERS, COMMON = 64, 256, 3, 64
 BATCH = 128
@@ -40,6 +59,25 @@ def text_encoder() -> TextEncoder:
     return text
 
 
+class Questions(nn.Module):
+    """What is its shape, colour, ...? A linear answer to each, from a tower's vectors (B, D).
+
+    The answers of a text have "it does not say" before all others.
+    """
+
+    def __init__(self, unsaid: int):
+        super().__init__()
+        layers = {name: nn.Linear(WIDTH, unsaid + len(every)) for name, every in ANSWERS.items()}
+        self.answers = nn.ModuleDict(layers)
+
+    def loss(self, vectors: Tensor, right: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """E[-ln softmax of the right answer], over all questions, and the share answered right."""
+        said = {name: layer(vectors) for name, layer in self.answers.items()}
+        losses = [F.cross_entropy(said[name], right[name]) for name in said]
+        hits = [(said[name].argmax(1) == right[name]).float().mean() for name in said]
+        return torch.stack(losses).mean(), torch.stack(hits).mean()
+
+
 class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -48,12 +86,7 @@ class Pair(nn.Module):
         self.contrast = Contrast(shape, WIDTH)
         for place in (self.contrast.vision_model.embeddings.position_embedding,):
             nn.init.normal_(place.weight, std=0.3)
-
-
-def frozen(pair: Pair) -> Pair:
-    """The text tower as it is; the image tower and both ways out of them go on learning."""
-    pair.text.requires_grad_(False)
-    return pair
+        self.of_pictures, self.of_texts = Questions(0), Questions(1)
 
 
 def pooled(text: TextEncoder, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,10 +106,26 @@ def tokens(text: str, dice: random.Random | None = None) -> list[int]:
     return there[:CHUNK]
 
 
-def captions(scenes: Scenes, dice: random.Random) -> Tensor:
+def captions(said: Sequence[Scene], dice: random.Random) -> Tensor:
     """A caption for each scene, in rows (B, 77)."""
-    told = (caption(forget(named(scenes, row), dice), dice) for row in range(len(scenes)))
-    return torch.tensor([tokens(text, dice) for text in told])
+    return torch.tensor([tokens(caption(scene, dice), dice) for scene in said])
+
+
+def told(scenes: Scenes, dice: random.Random) -> list[Scene]:
+    """Of each scene what somebody may say."""
+    return [forget(named(scenes, row), dice) for row in range(len(scenes))]
+
+
+def right(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """The answers, one for each scene: 0 where it does not say, else 1 + the place in ANSWERS."""
+
+    def number(said: str, every: Sequence[str]) -> int:
+        return 1 + every.index(said) if said else 0
+
+    return {
+        name: torch.tensor([number(getattr(scene, name), every) for scene in scenes])
+        for name, every in ANSWERS.items()
+    }
 
 
 def alike(generator: torch.Generator) -> Scenes:
@@ -101,10 +150,25 @@ def alike(generator: torch.Generator) -> Scenes:
 
 
 def loss(pair: Pair, number: int) -> Losses:
-    generator = torch.Generator().manual_seed(number + 2_000_000)
-    scenes = alike(generator) if number % 4 else invent(BATCH, generator)
-    ids = captions(scenes, random.Random(number))[:, :LENGTH]
-    logits = pair.contrast.logits(draw(scenes), pooled(pair.text, ids)[1])
-    value = contrastive_loss(logits)
-    right = (logits.argmax(1) == torch.arange(BATCH)).float().mean()
-    return {"loss": value, "found": right, "scale": pair.contrast.logit_scale.detach().exp()}
+    """Contrastive, and the mean of what both towers answer wrongly.
+
+    A text is asked twice: where it ends, which is where CLIP reads it, and at the last of the pads
+    behind it, which the denoiser looks at as well.
+    """
+    generator, dice = torch.Generator().manual_seed(number + 2_000_000), random.Random(number)
+    scenes = alike(generator) if number % 2 else invent(BATCH, generator)
+    said = told(scenes, dice)
+    z, end = pooled(pair.text, captions(said, dice)[:, :LENGTH])
+    seen = pair.contrast.look(draw(scenes))
+    near = pair.contrast.place(seen) @ pair.contrast.read(end).T
+    value = contrastive_loss(pair.contrast.logit_scale.exp() * near)
+    shown = right([named(scenes, row) for row in range(BATCH)])
+    pictures, sees = pair.of_pictures.loss(seen, {k: v - 1 for k, v in shown.items()})
+    words = right(said)
+    ends, reads = pair.of_texts.loss(end, words)
+    pads, _ = pair.of_texts.loss(z[:, -1], words)
+    found = (near.argmax(1) == torch.arange(BATCH)).float().mean()
+    told_ = {"contrast": value, "sees": sees, "reads": reads, "found": found}
+    scale = pair.contrast.logit_scale.exp()
+    apart = {name: number.detach() for name, number in (told_ | {"scale": scale}).items()}
+    return {"loss": value + pictures + ends + pads, **apart}

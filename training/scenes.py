@@ -21,7 +21,7 @@ COLOURS = {
     "black": (0.05, 0.05, 0.05),
 }
 SIZES = ("small", "large")
-RADII = ((10.0, 11.5), (16.0, 17.5))  # pixels, of each size
+RADII = ((9.5, 10.5), (14.5, 15.5))  # pixels, of each size: half the box that a thing fills
 MARGIN = 2.0  # pixels between a thing at its place and the edge
 TEXTURES = ("plain", "striped", "checkered")
 PALETTE = torch.tensor(list(COLOURS.values()))
@@ -73,8 +73,8 @@ def invent(count: int, generator: torch.Generator) -> Scenes:
         texture=(among(4) - 1).clamp(min=0),  # plain half of the time
         weave=(among(4) - 1).clamp(min=0),
         radius=low + (high - low) * between(0, 1),
-        shake=between(-1.0, 1.0, 2),
-        light=between(0.92, 1.05, 2),
+        shake=between(-0.75, 0.75, 2),
+        light=between(0.94, 1.04, 2),
     )
 
 
@@ -95,7 +95,10 @@ def centre(scenes: Scenes) -> tuple[Tensor, Tensor]:
 
 
 def cover(shape: Tensor, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
-    """How much of each pixel a shape covers, (B, S, S) in 0..1, by its distance to the outline."""
+    """How much of each pixel a shape covers, (B, S, S) in 0..1, by its distance to the outline.
+
+    Every shape fills the box of 2 radii a side around its centre.
+    """
     at = torch.arange(SIDE) + 0.5
     dx = (at[None, None, :] - x[:, None, None]).abs()
     dy = at[None, :, None] - y[:, None, None]
@@ -103,9 +106,9 @@ def cover(shape: Tensor, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     far = (dx**2 + dy**2).sqrt()
     outlines = (
         far - r,
-        torch.maximum(dx, dy.abs()) - 0.88 * r,
-        torch.maximum(dy - 0.75 * r, (1.8 * dx - dy - 1.05 * r) / 2.06),
-        (far - 0.74 * r).abs() - 0.26 * r,
+        torch.maximum(dx, dy.abs()) - r,
+        torch.maximum(dy - r, (2 * dx - dy - r) / 5**0.5),
+        (far - 0.75 * r).abs() - 0.25 * r,
     )
     distance = torch.zeros_like(far)
     for number, outline in enumerate(outlines):
@@ -141,22 +144,34 @@ class Scene:
     weave: str = ""
 
 
+def place(across: int, down: int) -> str:
+    upright, sideways = ("", "bottom", "top")[down], ("", "right", "left")[across]
+    return f"{upright} {sideways}".strip() or "centre"
+
+
 def named(scenes: Scenes, row: int) -> Scene:
     """One of the scenes, everything about it said."""
     colours = list(COLOURS)
-    upright = ("top", "", "bottom")[int(scenes.down[row]) + 1]
-    sideways = ("left", "", "right")[int(scenes.across[row]) + 1]
     return Scene(
         SHAPES[scenes.shape[row]],
         colours[scenes.colour[row]],
         colours[scenes.ground[row]],
         SIZES[scenes.size[row]],
-        f"{upright} {sideways}".strip() or "centre",
+        place(int(scenes.across[row]), int(scenes.down[row])),
         TEXTURES[scenes.texture[row]],
         TEXTURES[scenes.weave[row]],
     )
 
 
+ANSWERS = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "ground": tuple(COLOURS),
+    "size": SIZES,
+    "place": tuple(place(across, down) for down in (-1, 0, 1) for across in (-1, 0, 1)),
+    "texture": TEXTURES,
+    "weave": TEXTURES,
+}  # everything that can be said of a scene
 SYNONYMS = {
     "circle": ("circle", "circle", "disc", "ball"),
     "square": ("square", "square", "box"),
@@ -177,10 +192,11 @@ GROUNDS = (
 
 
 def forget(scene: Scene, dice: random.Random) -> Scene:
-    """The scene with only some of it said: what people type rarely says all."""
+    """The scene with only some of it said: what people type rarely says all, and least "plain"."""
     keep = {"shape": 0.85, "colour": 0.8, "ground": 0.55, "size": 0.5, "place": 0.5,
             "texture": 0.7, "weave": 0.7}  # fmt: skip
-    lost = {name: "" for name, chance in keep.items() if dice.random() > chance}
+    rare = {name: 0.25 if getattr(scene, name) == "plain" else 1.0 for name in keep}
+    lost = {name: "" for name, chance in keep.items() if dice.random() > chance * rare[name]}
     return replace(scene, **lost)
 
 
@@ -190,20 +206,15 @@ def caption(scene: Scene, dice: random.Random) -> str:
     def word(one: str) -> str:
         return dice.choice(SYNONYMS.get(one, (one,)))
 
-    def texture(one: str) -> list[str]:
-        plain = one == "plain" and dice.random() < 0.75  # mostly not worth a word
-        return [] if plain or not one else [word(one)]
-
-    ground = " ".join([*texture(scene.weave), *([scene.ground] if scene.ground else [])])
-    place = ""
+    ground = " ".join([word(one) for one in (scene.weave, scene.ground) if one])
+    where = ""
     if scene.place:
         middle = scene.place == "centre"
-        place = dice.choice(CENTRES if middle else PLACES).format(scene.place)
-    said = [word(one) for one in (scene.size,) if one] + texture(scene.texture)
-    said += [word(one) for one in (scene.colour,) if one]
+        where = dice.choice(CENTRES if middle else PLACES).format(scene.place)
+    said = [word(one) for one in (scene.size, scene.texture, scene.colour) if one]
     if dice.random() < 0.25:
         tags = [" ".join([*said[-1:], word(scene.shape)]) if scene.shape else " ".join(said[-1:])]
-        tags += [*said[:-1], place, f"{ground} background" if ground else ""]
+        tags += [*said[:-1], where, f"{ground} background" if ground else ""]
         tags = [tag for tag in tags if tag]
         dice.shuffle(tags)
         return ", ".join(tags)
@@ -213,7 +224,7 @@ def caption(scene: Scene, dice: random.Random) -> str:
     if thing and scene.shape and dice.random() < 0.6:
         thing = f"a {thing}"
     text = f"{dice.choice(OPENINGS)} {thing}".strip() if thing else ""
-    text = f"{text} {place}".strip()
+    text = f"{text} {where}".strip()
     return text + dice.choice(GROUNDS).format(ground) if ground else text
 
 

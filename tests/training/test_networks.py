@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from runner.schedules import sigma_table  # noqa: E402
 from training import autoencoder, denoiser, pair  # noqa: E402
-from training.scenes import SIDE, draw, invent, named  # noqa: E402
+from training.scenes import SIDE, Scene, draw, invent, named  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,33 @@ def test_the_loss_of_a_batch_of_fours_reaches_both_towers():
     both = pair.Pair()
     told = pair.loss(both, 1)
     told["loss"].backward()
-    assert 0 <= float(told["found"]) <= 1
+    assert all(0 <= float(told[name]) <= 1 for name in ("found", "sees", "reads"))
     assert both.text.text_model.embeddings.token_embedding.weight.grad.abs().sum() > 0
     assert both.contrast.vision_model.embeddings.patch_embedding.weight.grad.abs().sum() > 0
+    assert both.contrast.logit_scale.grad.abs() > 0
+
+
+def test_a_tower_is_asked_for_everything_that_a_caption_can_say():
+    said = [Scene(shape="ring", place="top left"), Scene(colour="black", weave="plain")]
+    answers = {name: one.tolist() for name, one in pair.right(said).items()}
+    assert answers["shape"] == [4, 0]
+    assert answers["place"] == [1, 0]
+    assert answers["colour"] == [0, 7]
+    assert answers["weave"] == [0, 1]
+    assert answers["ground"] == answers["size"] == answers["texture"] == [0, 0]
+    assert set(answers) == set(vars(Scene()))
+
+
+def test_right_answers_cost_less_than_wrong_ones():
+    asked = pair.Questions(1)
+    right = pair.right([Scene(shape="ring")])
+    for name, layer in asked.answers.items():
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        layer.bias.data[right[name]] = 9.0
+    vectors = torch.zeros(1, pair.WIDTH)
+    with torch.no_grad():
+        loss, share = asked.loss(vectors, right)
+        worse, none = asked.loss(vectors, {name: (one + 1) % 3 for name, one in right.items()})
+    assert float(loss) < 0.01 < 5 < float(worse)
+    assert (float(share), float(none)) == (1, 0)
