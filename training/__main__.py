@@ -13,7 +13,7 @@ from runner.vae import VAE
 from training import autoencoder, denoiser, pack, pair
 from training.loop import Plan, averaged, together, train
 
-STEPS = {"clip": 1500, "vae": 4000, "denoiser": 5000}
+STEPS = {"clip": 1000, "vae": 3200, "denoiser": 5000}
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def frozen(folder: Path) -> tuple[VAE, TextEncoder]:
     vae, both = autoencoder.started(), pair.Pair()
     averaged(folder / "vae.pt", vae)
     averaged(folder / "clip.pt", both)
-    return autoencoder.centred(vae), both.text
+    return autoencoder.centred(vae), pair.lengthened(both.text)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,15 @@ from training.loop import Losses, rank, workers
 from training.scenes import draw, invent
 
 SHAPE = UNetShape(channels=32, widths=(2, 3), depths=(0, 1), blocks=1, context=pair.WIDTH)
-BATCH = 128
+BATCH = 64
 SHARES = {
-    (0, 200): 14,
-    (200, 500): 40,
-    (500, 820): 58,
-    (820, 1000): 16,
+    (0, 200): 7,
+    (200, 500): 20,
+    (500, 820): 29,
+    (820, 1000): 8,
 }  # of BATCH, by training steps
 MIDDLE = 430  # the training step that parts low from high in what is told
-SCENES, TOLD = 10_000, 4  # pictures whose latents are kept, captions of each
+SCENES, TOLD = 8_000, 4  # pictures whose latents are kept, captions of each
 DOUBT, LOW, HIGH = 0.8, 210, 310  # share of captions of another picture, full up to a step, 0 from
 UNTOLD = 0.12  # of the captions are replaced by the empty one, for guidance
 LATENTS = 4

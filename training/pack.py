@@ -24,6 +24,7 @@ def write(folder: Path, out: Path | None) -> None:
     averaged(folder / "vae.pt", vae)
     autoencoder.centred(vae)
     averaged(folder / "clip.pt", both)
+    pair.lengthened(both.text)
     averaged(folder / "denoiser.pt", unet)
     prefixes = SD1.prefixes | {"contrast": embedded.PREFIX}
     parts: dict[str, Module] = {

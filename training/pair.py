@@ -59,6 +59,16 @@ def text_encoder() -> TextEncoder:
     return text
 
 
+def lengthened(text: TextEncoder) -> TextEncoder:
+    """The tower with places that training did not read: they are taken for the last that it did.
+
+    So the pads of all 77 places say what those near the text say.
+    """
+    places = text.text_model.embeddings.position_embedding.weight.data
+    places[LENGTH:] = places[LENGTH - 1]
+    return text
+
+
 class Questions(nn.Module):
     """What is its shape, colour, ...? A linear answer to each, from a tower's vectors (B, D).
 
