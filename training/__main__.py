@@ -4,6 +4,10 @@ Each training is taken up where it was left.
 """
 
 import argparse
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -13,7 +17,7 @@ from runner.vae import VAE
 from training import autoencoder, denoiser, pack, pair
 from training.loop import Plan, averaged, together, train
 
-STEPS = {"clip": 1000, "vae": 3200, "denoiser": 5000}
+STEPS = {"clip": 1000, "vae": 3200, "denoiser": 15000}
 
 
 def main() -> None:
@@ -22,16 +26,39 @@ def main() -> None:
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--steps", type=int)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--workers", type=int, default=1, help="of the denoiser, a thread each")
     options.add_argument("--out", type=Path)
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
     together()
     asked.folder.mkdir(parents=True, exist_ok=True)
     for part in (*STEPS, "pack") if asked.part == "all" else (asked.part,):
+        steps = asked.steps or STEPS.get(part, 0)
         if part == "pack":
             pack.write(asked.folder, asked.out)
+        elif part == "denoiser" and asked.workers > 1:
+            shared(asked.folder, steps, asked.workers)
         else:
-            teach(part, asked.folder, asked.steps or STEPS[part])
+            teach(part, asked.folder, steps)
+
+
+def shared(folder: Path, steps: int, workers: int) -> None:
+    """The denoiser by several processes: threads would wait for each other more than they work."""
+    denoiser.pool(lambda: frozen(folder), folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = ["denoiser", "--folder", str(folder), "--steps", str(steps)]
+    every = [
+        subprocess.Popen(
+            [sys.executable, "-m", "training", *words],
+            env=os.environ | meeting | {"WORLD_SIZE": str(workers), "RANK": str(rank)},
+        )
+        for rank in range(workers)
+    ]
+    codes = [worker.wait() for worker in every]
+    if any(codes):
+        raise SystemExit(1)
 
 
 def teach(part: str, folder: Path, steps: int) -> None:
