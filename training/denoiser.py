@@ -2,8 +2,8 @@
 
 It starts as what is right where noise is all there is: the noise is what came in. So a picture's
 mean, which the last norm of two channels to a group would lose, passes from the first step on.
-Where little noise is, captions are often those of other pictures: what can be seen is to be
-believed, so that a low denoise keeps a picture whatever the prompt.
+Where little noise is, captions are those of other pictures: what can be seen is to be believed, so
+that a low denoise keeps a picture whatever the prompt.
 """
 
 import random
@@ -26,14 +26,14 @@ from training.scenes import draw, invent
 SHAPE = UNetShape(channels=32, widths=(2, 3), depths=(0, 1), blocks=1, context=pair.WIDTH)
 BATCH = 64
 SHARES = {
-    (0, 200): 7,
-    (200, 500): 20,
-    (500, 820): 29,
-    (820, 1000): 8,
+    (0, 210): 14,
+    (210, 500): 18,
+    (500, 820): 25,
+    (820, 1000): 7,
 }  # of BATCH, by training steps
 MIDDLE = 430  # the training step that parts low from high in what is told
 SCENES, TOLD = 8_000, 4  # pictures whose latents are kept, captions of each
-DOUBT, LOW, HIGH = 0.8, 210, 310  # share of captions of another picture, full up to a step, 0 from
+LOW, HIGH = 210, 310  # up to which step all captions are of another picture, and from which none
 UNTOLD = 0.12  # of the captions are replaced by the empty one, for guidance
 LATENTS = 4
 
@@ -104,7 +104,7 @@ def loss(unet: UNet, there: Pool, number: int) -> Losses:
     untold = torch.rand(BATCH, generator=dice) < UNTOLD
     noise = torch.randn(BATCH, *there.latents.shape[1:], generator=dice)
     t = levels(dice)
-    said = torch.where(doubt < DOUBT * ((HIGH - t) / (HIGH - LOW)).clamp(0, 1), rows.roll(1), rows)
+    said = torch.where(doubt < (HIGH - t) / (HIGH - LOW), rows.roll(1), rows)
     mine = slice(rank(), None, workers())  # of the batch, where several share it
     rows, said, which, untold = (one[mine] for one in (rows, said, which, untold))
     noise, t = noise[mine], t[mine]
