@@ -26,10 +26,10 @@ from training.scenes import draw, invent
 SHAPE = UNetShape(channels=32, widths=(2, 3), depths=(0, 1), blocks=1, context=pair.WIDTH)
 BATCH = 64
 SHARES = {
-    (0, 210): 14,
-    (210, 500): 18,
-    (500, 820): 25,
-    (820, 1000): 7,
+    (0, 210): 20,
+    (210, 500): 16,
+    (500, 820): 22,
+    (820, 1000): 6,
 }  # of BATCH, by training steps
 MIDDLE = 430  # the training step that parts low from high in what is told
 SCENES, TOLD = 8_000, 4  # pictures whose latents are kept, captions of each

@@ -123,18 +123,20 @@ def kept(models: Models, pairs: list[Case], denoise: float = 0.2) -> Tally:
 
 
 def left_out(models: Models, pairs: list[Case], denoise: float = 0.8) -> Tally:
-    """The thing's colour, which the prompt leaves open: there without a negative, gone with it."""
+    """The thing's colour, which the prompt leaves open: there without a negative, gone with it.
+
+    The negative prompt is that colour and nothing else, so the shape that the prompt names is to
+    stay. The same with the ground's texture, where there is one.
+    """
     tally = Tally()
     for case in pairs:
         prompt = f"a {case.shown.shape}"
         without = look(render(models, case, denoise, prompt))
         if without is None:
             continue
-        seen = without.colour
-        with_it = look(render(models, case, denoise, prompt, f"a {seen} {case.shown.shape}"))
-        gone = with_it is None or with_it.colour != seen
-        shape = with_it is not None and with_it.shape == case.shown.shape
-        tally.add(colour_gone=gone, shape_kept=shape)
+        after = look(render(models, case, denoise, prompt, without.colour))
+        gone = after is None or after.colour != without.colour
+        tally.add(colour_gone=gone, shape_kept=agree(after, Scene(case.shown.shape))["shape"])
         if without.weave != "plain":
             there = f"{without.weave} background"
             after = look(render(models, case, denoise, prompt, there))
