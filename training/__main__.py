@@ -17,7 +17,7 @@ from runner.vae import VAE
 from training import autoencoder, denoiser, pack, pair
 from training.loop import Plan, averaged, together, train
 
-STEPS = {"clip": 1000, "vae": 3200, "denoiser": 10400}
+STEPS = {"clip": 1000, "vae": 3200, "denoiser": 11500}
 
 
 def main() -> None:

@@ -26,14 +26,15 @@ from training.scenes import draw, invent
 SHAPE = UNetShape(channels=32, widths=(2, 3), depths=(0, 1), blocks=1, context=pair.WIDTH)
 BATCH = 64
 SHARES = {
-    (0, 210): 20,
-    (210, 500): 16,
-    (500, 820): 22,
+    (0, 210): 22,
+    (210, 500): 15,
+    (500, 820): 21,
     (820, 1000): 6,
 }  # of BATCH, by training steps
 MIDDLE = 430  # the training step that parts low from high in what is told
 SCENES, TOLD = 8_000, 4  # pictures whose latents are kept, captions of each
 LOW, HIGH = 210, 310  # up to which step all captions are of another picture, and from which none
+CALM = 16.0  # weight of what words change there
 UNTOLD = 0.12  # of the captions are replaced by the empty one, for guidance
 LATENTS = 4
 
@@ -96,7 +97,11 @@ def started() -> UNet:
 
 
 def loss(unet: UNet, there: Pool, number: int) -> Losses:
-    """E[(σ² + 1) |ε - ε'|²]: the error of ε weighted as that of v, alike at every noise level."""
+    """E[(σ² + 1) |ε - ε'|²]: the error of ε weighted as that of v, alike at every noise level.
+
+    And below LOW, CALM times what the words change in ε': guidance multiplies that by cfg, and
+    there the picture alone is to be believed.
+    """
     dice = torch.Generator().manual_seed(number)
     rows = torch.randint(len(there.latents), (BATCH,), generator=dice)
     which = torch.randint(TOLD, (BATCH,), generator=dice)
@@ -112,11 +117,17 @@ def loss(unet: UNet, there: Pool, number: int) -> Losses:
     texts[untold] = there.silence
     sigma = sigma_table().sigmas[t][:, None, None, None]
     x = there.latents[rows] + sigma * noise
-    guess = unet(x / (sigma**2 + 1).sqrt(), t.float(), texts)
+    x = x / (sigma**2 + 1).sqrt()
+    guess = unet(x, t.float(), texts)
     wrong = (guess - noise).square().mean((1, 2, 3))
     weighted = wrong * (sigma.flatten() ** 2 + 1)
+    still = t < LOW
+    untold_guess = unet(x[still], t[still].float(), there.silence.expand(int(still.sum()), -1, -1))
+    moved = (guess[still] - untold_guess).square().mean((1, 2, 3))
+    calm = CALM * moved.sum() / len(t)
     low, high = (weighted[part].detach().mean() for part in (t < MIDDLE, t >= MIDDLE))
-    return {"loss": weighted.mean(), "low": low, "high": high, "noise": wrong.detach().mean()}
+    told = {"low": low, "high": high, "noise": wrong.mean(), "moved": moved.mean()}
+    return {"loss": weighted.mean() + calm} | {name: one.detach() for name, one in told.items()}
 
 
 def levels(dice: torch.Generator) -> Tensor:
