@@ -17,7 +17,7 @@ from runner.vae import VAE
 from training import autoencoder, denoiser, pack, pair
 from training.loop import Plan, averaged, together, train
 
-STEPS = {"clip": 1000, "vae": 3200, "denoiser": 11500}
+STEPS = {"clip": 1000, "vae": 3200, "decoder": 400, "denoiser": 11500}
 
 
 def main() -> None:
@@ -71,6 +71,12 @@ def teach(part: str, folder: Path, steps: int) -> None:
             vae = autoencoder.started()
             plan = Plan(part, steps, 5e-4, warm=60)
             train(vae, plan, folder, lambda number: autoencoder.loss(vae, number))
+        case "decoder":
+            vae = autoencoder.started()
+            averaged(folder / "vae.pt", vae)
+            vae = autoencoder.frozen(autoencoder.centred(vae))
+            plan = Plan(part, steps, 3e-4, warm=20, keep=0.98)
+            train(vae, plan, folder, lambda number: autoencoder.decoder_loss(vae, number))
         case "denoiser":
             unet = denoiser.started()
             there = denoiser.pool(lambda: frozen(folder), folder)

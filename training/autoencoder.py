@@ -17,6 +17,7 @@ SCALE = 0.18215  # what SD 1.x multiplies latents by
 
 SHAPE = VAEShape(widths=(64, 64, 64, 64), blocks=1)
 BATCH, KL = 6, 2e-4
+BLUR = 0.2  # of the latents' spread, while the decoder learns alone
 CARRIED = (0, 2, 4, 6)  # channels that hold red, green, blue and the halves' difference
 START_LOGVAR = -2.5
 GAIN = 5.0  # of the first latents, so that their spread is near 1
@@ -146,3 +147,23 @@ def centred(vae: VAE) -> VAE:
     quant.weight[:4] /= wide[:, None, None, None]
     quant.bias[4:] -= 2 * wide.log()
     return vae
+
+
+def frozen(vae: VAE) -> VAE:
+    """The encoder as it is; the decoder goes on learning."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    return vae
+
+
+def decoder_loss(vae: VAE, number: int) -> Losses:
+    """E|x - x'| + E(x - x')² from latents off by BLUR of their spread, as a render leaves them."""
+    scenes = invent(BATCH, torch.Generator().manual_seed(number + 4_000_000))
+    pictures = draw(scenes)
+    with torch.no_grad():
+        z = vae.encode(pictures)
+        z = vae.post_quant_conv(z + torch.randn_like(z) * BLUR / SCALE)
+    x = pictures.movedim(-1, 1) * 2 - 1
+    back = vae.decoder(z)
+    apart = (back - x).abs().mean()
+    return {"loss": apart + (back - x).square().mean(), "apart": apart.detach()}

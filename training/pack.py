@@ -23,6 +23,7 @@ def write(folder: Path, out: Path | None) -> None:
     vae, both, unet = autoencoder.started(), pair.Pair(), UNet(denoiser.SHAPE)
     averaged(folder / "vae.pt", vae)
     autoencoder.centred(vae)
+    averaged(folder / "decoder.pt", autoencoder.frozen(vae))
     averaged(folder / "clip.pt", both)
     pair.lengthened(both.text)
     averaged(folder / "denoiser.pt", unet)
@@ -55,7 +56,7 @@ def whole_table(small: Tensor) -> Tensor:
 
 
 def lengths(folder: Path) -> dict[str, int]:
-    parts = ("clip", "vae", "denoiser")
+    parts = ("clip", "vae", "decoder", "denoiser")
     return {
         part: int(torch.load(folder / f"{part}.pt", weights_only=True)["step"]) for part in parts
     }
