@@ -1,4 +1,4 @@
-"""The loop of all three trainings: Adam, a warm start, a cosine, averaged weights, taken up again.
+"""The loop of all trainings: Adam, a warm start, a cosine, averaged weights, taken up again.
 
 Whoever stops it loses a minute at most: everything is in FOLDER/NAME.pt, written whole.
 """
