@@ -1,4 +1,4 @@
-"""`python -m training PART --folder F`: clip, vae, decoder, denoiser, pack, in this order, or `all`.
+"""`python -m training PART --folder F`: clip, vae, decoder, denoiser, pack, in order, or `all`.
 
 Each training is taken up where it was left.
 """
