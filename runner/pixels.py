@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +58,15 @@ def texts(path: Path) -> dict[str, str]:
         return dict(getattr(picture, "text", {}))
 
 
+class Bounded(BufferedReader):
+    """A file that is never asked for more than it holds: read(n) sets n bytes aside first, and a
+    damaged picture of 500 bytes may claim a chunk of 2 GB."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(rest if size is None or size < 0 else min(size, rest))
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """A picture file whose size is within reason, and every way of being broken in a sentence."""
@@ -66,7 +75,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
+            with Bounded(FileIO(path)) as file, Image.open(file) as picture:
                 within_reason(path, *picture.size)
                 yield picture
     except Image.DecompressionBombError:
