@@ -187,8 +187,10 @@ def raylet(cluster: Any, tries: int = 3, **how: Any) -> Any:
         try:
             return cluster.add_node(**how)
         except Exception as error:
-            if not left or "timed out" not in str(error):
+            if "timed out" not in str(error):
                 raise
+            if not left:
+                raise refused(NoCluster, "fleet-no-start", tries=tries) from error
     raise AssertionError
 
 
