@@ -229,7 +229,7 @@ def test_a_server_that_ignores_ranges_starts_anew(
     assert (tmp_path / "f").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("sha256", [SHA, ""])
+@pytest.mark.parametrize("sha256", [SHA, ""], ids=["known", "unknown"])
 def test_another_range_than_asked_for_is_not_appended(
     host: Callable[..., Host], tmp_path: Path, sha256: str
 ) -> None:
