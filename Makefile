@@ -13,9 +13,9 @@ run: $(DOCTOR)/.ready
 	@mkdir -p $(BUILD)/patient
 	$(DOCTOR)/bin/comfy-doctor run --comfyui $(BUILD)/patient --yes
 
-# Two workers, whatever the machine: the networks of full size want 17 GB between them.
+# Two workers whatever the machine, a file to one of them: see tests/conftest.py on memory.
 test: $(DEV)/.ready
-	$(DEV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(DEV)/.ready
 	$(DEV)/bin/ruff format --check .

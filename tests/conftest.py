@@ -2,19 +2,11 @@
 
 import os
 
-import pytest
-
 os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it once, when first imported
 
-FULL_SIZE = "full size"  # the group of the files whose networks leave no memory for one more
+LARGEST = "test_families_full_size.py"  # 13 GB; with `-n 2` over before test_full_size.py begins
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """With `-n`, a file stays with one worker; networks of full size share one, from the start."""
-    groups = [item.get_closest_marker("xdist_group") for item in items]
-    full_size = {item: group is not None for item, group in zip(items, groups, strict=True)}
-    items.sort(key=full_size.get, reverse=True)
-    for item in items:
-        if not full_size[item]:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    """The file that takes the most memory goes first."""
+    items.sort(key=lambda item: item.path.name != LARGEST)

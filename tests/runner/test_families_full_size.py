@@ -17,9 +17,7 @@ from runner.pixels import gradient  # noqa: E402
 from runner.recipe import Recipe  # noqa: E402
 from runner.tokenizer import chunks  # noqa: E402
 from runner.trace import Trace, gap  # noqa: E402
-from tests.conftest import FULL_SIZE  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group(FULL_SIZE)
 NEEDS = {"sd21": 7e9, "sdxl": 17e9}  # bytes that must be free
 STORIES = {m: json.loads(Path(f"tests/golden/{m}.json").read_text()) for m in NEEDS}
 PLACES = [(m, place) for m in NEEDS for place in range(3)]

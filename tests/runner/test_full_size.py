@@ -13,9 +13,7 @@ from runner.recipe import Recipe  # noqa: E402
 from runner.schedules import walk  # noqa: E402
 from runner.tokenizer import chunks  # noqa: E402
 from runner.trace import Trace, gap  # noqa: E402
-from tests.conftest import FULL_SIZE  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group(FULL_SIZE)
 GOLDEN = load_file("tests/golden/sd15.safetensors")
 STORY = golden().story
 PLACEMENT = devices.choose("cpu", "float32")
