@@ -68,7 +68,7 @@ def about_recipe(one: Parser) -> None:
     one.add_argument("--steps", type=int, default=start.steps)
     one.add_argument("--cfg", type=float, default=start.cfg)
     one.add_argument("--sampler-name", default=start.sampler_name)
-    one.add_argument("--scheduler", default=start.scheduler)
+    one.add_argument("--scheduler", help=f"default: {start.scheduler}; karras with --embedded")
     one.add_argument("--denoise", type=float, default=start.denoise)
     one.add_argument("--seed", type=int, default=start.seed)
     one.add_argument("--width", type=int)

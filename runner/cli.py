@@ -195,6 +195,8 @@ def asked_for(options: argparse.Namespace) -> Recipe:
     asked = {name: getattr(options, name) for name in names}
     if asked["positive"] is None:
         asked["positive"] = embedded.POSITIVE if options.embedded else POSITIVE
+    if asked["scheduler"] is None:
+        asked["scheduler"] = embedded.SCHEDULER if options.embedded else Recipe("").scheduler
     recipe = named(Recipe(**asked))
     if options.embedded:
         recipe = embedded.native(recipe)

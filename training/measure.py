@@ -28,6 +28,7 @@ from training.judge import look
 from training.scenes import Scene, caption, draw, forget, invent, named
 
 UNSEEN = 7_000_000  # seeds from here on: no training came near
+RECIPE = Recipe("", scheduler=embedded.SCHEDULER)  # what `render --embedded` does unasked
 ALWAYS = ("shape", "colour")  # what every prompt of the test names
 
 
@@ -62,7 +63,8 @@ def cases(count: int) -> Iterator[Case]:
 
 def render(models: Models, case: Case, denoise: float, prompt: str, negative: str = "") -> Tensor:
     """The output (S, S, 3) with the runner's own defaults otherwise."""
-    recipe = embedded.native(Recipe(prompt, negative, denoise=denoise, seed=case.seed))
+    recipe = embedded.native(replace(RECIPE, positive=prompt, negative=negative, denoise=denoise))
+    recipe = replace(recipe, seed=case.seed)
     return img2img(models, recipe, case.picture, lambda *_: None)[0]
 
 
@@ -204,7 +206,7 @@ def everything(count: int) -> dict[str, object]:
     models, pairs = loaded(), list(cases(count))
     return {
         "pairs": count,
-        "recipe": Recipe("").to_json(),
+        "recipe": RECIPE.to_json(),
         "followed at denoise 0.8": followed(models, pairs).shares(),
         "kept at denoise 0.2": kept(models, pairs).shares(),
         "left out at denoise 0.8": left_out(models, pairs[: count // 2]).shares(),
