@@ -75,7 +75,8 @@ def attention_float32(subject: Subject) -> Iterator[Subject]:
 def vae_float32(subject: Subject) -> Iterator[Subject]:
     models = subject.models
     wide = replace(models.placement, vae=torch.float32)
-    yield replace(subject, models=replace(models, vae=deepcopy(models.vae).float(), placement=wide))
+    vae = deepcopy(models.vae).float()
+    yield replace(subject, models=replace(models, vae=vae, placement=wide, darkroom=None))
 
 
 @contextmanager
@@ -135,6 +136,7 @@ def on_the_cpu(subject: Subject) -> Iterator[Subject]:
         models,
         text=deepcopy(models.text).to(cpu),
         vae=deepcopy(models.vae).to(cpu),
+        darkroom=None,
         denoiser=other_denoiser(models.denoiser, cpu),
         placement=replace(models.placement, device=cpu),
     )

@@ -99,6 +99,7 @@ def narrowed(subject: Subject) -> Iterator[Subject]:
             models,
             denoiser=other_denoiser(models.denoiser, wanted.unet),
             vae=deepcopy(models.vae).to(wanted.vae),
+            darkroom=None,
             placement=wanted,
         ),
     )

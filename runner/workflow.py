@@ -17,6 +17,7 @@ from torch import Tensor
 
 from runner import canvas, checkpoint, lora, pixels
 from runner.checkpoint import Checkpoint
+from runner.darkroom import quick
 from runner.devices import Placement, settle
 from runner.embeddings import Shelf
 from runner.folders import Folders, next_name
@@ -251,7 +252,7 @@ def scale_image(
 @node("VAEEncode")
 def encode_image(studio: Studio, one: Node, pixels: Tensor, vae: Checkpoint) -> tuple[Tensor]:
     enough_memory(pixels.shape[1] * pixels.shape[2] * ENCODE * width(studio))
-    return (studio.part(vae, "vae").encode(middle(pixels)).cpu(),)
+    return (quick(studio.part(vae, "vae")).encode(middle(pixels)).cpu(),)
 
 
 @node("EmptyLatentImage")
@@ -295,7 +296,7 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
 @node("VAEDecode")
 def decode(studio: Studio, one: Node, samples: Tensor, vae: Checkpoint) -> tuple[Tensor]:
     enough_memory(samples.shape[2] * samples.shape[3] * DECODE * width(studio))
-    return (studio.part(vae, "vae").decode(samples).cpu(),)
+    return (quick(studio.part(vae, "vae")).decode(samples).cpu(),)
 
 
 def width(studio: Studio) -> int:

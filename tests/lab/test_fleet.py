@@ -1,5 +1,8 @@
 """Ray for real, on this machine: the share of tests/lab/fleet.py that a whole run has time for."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from doctor.fleet.cluster import NoCluster
@@ -8,14 +11,20 @@ from tests.lab import fleet
 pytest.importorskip("ray")
 
 
-def test_the_report_is_right_about_one_killed_one_broken_and_one_that_hangs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("f")
+@pytest.fixture
+def short():
+    """A folder of few letters: Ray's sockets lie in it, and their names may have 107."""
+    with tempfile.TemporaryDirectory(prefix="cd-ray-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_the_report_is_right_about_one_killed_one_broken_and_one_that_hangs(short):
     try:
-        with fleet.raylets(folder) as (address, nodes):
+        with fleet.raylets(short) as (address, nodes):
             who = fleet.names(address)
             code, answer, told = fleet.checked(address, nodes, limit=15)
     except NoCluster as busy:
         pytest.skip(f"four raylets did not start: {busy}")
     fleet.judge(code, answer, who)
     assert told.index("✗") < told.index("dead"), "each is told as it comes"
-    assert fleet.at_work(str(folder)) == [], "nothing that was started there is left"
+    assert fleet.at_work(str(short)) == [], "nothing that was started there is left"

@@ -71,9 +71,8 @@ def test_a_timing_says_its_doubts():
     lines = list(report.bench_lines(told, "en"))
     assert lines[0].startswith("2.00 steps a second (500 ms ± 10 ms")
     assert lines[1] == "0.200 TFLOP/s, 50% of this device's large products (0.400)."
-    assert lines[2] == "  decode 0.25 s"
-    assert "1.50 times" in lines[3]
-    assert "few" in lines[4]
+    assert "1.50 times" in lines[2]
+    assert "few" in lines[3]
 
 
 @pytest.mark.parametrize(("locale", "lang"), [("zh_CN.UTF-8", "zh"), ("de_DE", "en"), ("", "en")])
