@@ -1,5 +1,10 @@
-"""Ray for real, on this machine: the share of tests/lab/fleet.py that a whole run has time for."""
+"""Ray for real, on this machine: a share of tests/lab/fleet.py, asked for by FLEET_LAB=1.
 
+Not in every run: which comes first, the word of a raylet's death or the end of its time, hangs on
+how busy the machine is, and the judge wants the first.
+"""
+
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from doctor.fleet.cluster import NoCluster
 from tests.lab import fleet
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif("FLEET_LAB" not in os.environ, reason="FLEET_LAB=1 asks for it")
 
 
 @pytest.fixture
