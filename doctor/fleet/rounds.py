@@ -94,12 +94,13 @@ def overdue(
 ) -> Iterator[tuple[object, Lost]]:
     """Those whose time is over, and, where it is time to look, those whose node died."""
     now = monotonic()
-    gone = {one.slot.node for one in under.values()} if look else set()
-    gone = {node for node in gone if cluster.dead(node)}
+    late = {handle for handle, one in under.items() if now - one.since > one.patience}
+    asked = {one.slot.node for handle, one in under.items() if look or handle in late}
+    gone = {node for node in asked if cluster.dead(node)}  # asked before one is called late
     for handle, one in list(under.items()):
         if one.slot.node in gone:
             yield handle, Lost(DEAD, "the node died")
-        elif now - one.since > one.patience:
+        elif handle in late:
             yield handle, Lost(LATE, f"the node gave no answer within {one.patience:.0f} s")
 
 
