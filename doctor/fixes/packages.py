@@ -6,7 +6,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 from doctor.checks.causes import brought, numpy_row
-from doctor.checks.comfyui import mismatched, missing
+from doctor.checks.comfyui import mismatched, missing, surroundings, wanted
 from doctor.checks.packages import out_of_step
 from doctor.choice import least
 from doctor.facts import Facts, numbers
@@ -38,8 +38,11 @@ def interpreter(facts: Facts) -> str:
 
 
 def asked_of(facts: Facts, name: str) -> SpecifierSet:
-    """What all installed packages together ask of one of them."""
-    specifiers = SpecifierSet()
+    """What ComfyUI and all installed packages together ask of one of them."""
+    specifiers, here = SpecifierSet(), surroundings(facts)
+    for wish in wanted(facts):
+        if wish.name.lower() == name:
+            specifiers &= wish.specifier
     for package in facts.packages.values():
         for text in package.requires:
             try:
@@ -47,14 +50,14 @@ def asked_of(facts: Facts, name: str) -> SpecifierSet:
             except InvalidRequirement:
                 continue
             plain = wish.marker is None or "extra" not in str(wish.marker)
-            if wish.name.lower() == name and plain and (not wish.marker or wish.marker.evaluate()):
+            if wish.name.lower() == name and plain and (not wish.marker or wish.marker.evaluate(here)):
                 specifiers &= wish.specifier
     return specifiers
 
 
 @fix("install-numpy")
 def install_numpy(facts: Facts) -> Iterator[Step]:
-    """Install the newest numpy that everything installed accepts."""
+    """Install the newest numpy that ComfyUI and everything installed accept."""
     wanted = asked_of(facts, "numpy") & SpecifierSet(f">={least(facts, 'numpy')}")
     damaged = "numpy" in facts.packages and bool(facts.packages["numpy"].missing)
     yield Packages(interpreter(facts), wants=(f"numpy{wanted}",), holds=holds(facts), anew=damaged)

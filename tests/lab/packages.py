@@ -39,14 +39,18 @@ def updated_past_the_split_of_the_page(here: Here) -> None:
     write(here.root / "requirements.txt", "torch\nnumpy\ncomfyui-frontend-package==1.53.6\n")
 
 
-@owes("core-requirement-version", unfixed="there is no sympy 99")
+@owes("core-requirement-version")
 def core_asks_for_a_newer_package(here: Here) -> None:
-    write(here.root / "requirements.txt", "torch\nnumpy\nsympy>=99\n")
+    drop(here, "sympy*")
+    pip(here, "sympy==1.13.3")
+    write(here.root / "requirements.txt", "torch\nnumpy\nsympy>=1.14\n")
 
 
-@owes("numpy-too-old", unfixed="there is no numpy 99")
+@owes("numpy-too-old")
 def core_asks_for_a_newer_numpy(here: Here) -> None:
-    write(here.root / "requirements.txt", "torch\nnumpy>=99\n")
+    drop(here, "numpy*")
+    pip(here, "numpy==2.2.6")
+    write(here.root / "requirements.txt", "torch\nnumpy>=2.4\n")
 
 
 @owes("torch-missing", also="core-requirement-missing")

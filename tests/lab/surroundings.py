@@ -65,7 +65,7 @@ def packages_of_the_user_get_in(here: Here) -> None:
 INCLUDE = "include-system-site-packages = true"
 
 
-@owes("python-incomplete", unfixed="the Python of the doctor would make the new environment")
+@owes("python-incomplete")
 def python_built_without_lzma(here: Here) -> None:
     prefix = own_python(here)
     for part in ("_lzma", "_ctypes"):
@@ -174,7 +174,7 @@ def keep_port(here: Here) -> int:
     return number
 
 
-@owes("port-in-use", unfixed="it only keeps another port")
+@owes("port-in-use")
 def port_taken_by_another_program(here: Here) -> None:
     write(here.root.parent / "other.py", LISTEN)
     script = str(here.root.parent / "other.py")
@@ -306,6 +306,6 @@ def virtual_machine_without_avx(here: Here) -> None:
     here.before = ["unshare", "-m", "sh", "-c", script, "sh"]
 
 
-@owes("python-unsupported", stand_in=STAND_IN, unfixed="it would make the environment anew")
+@owes("python-unsupported", stand_in=STAND_IN)
 def a_python_of_2020(here: Here) -> None:
     on_another_python(here, "3.9")
