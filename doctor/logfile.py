@@ -162,17 +162,46 @@ def bare(text: str) -> str:
     return text.rstrip()
 
 
-def literal(pattern: str) -> str:
-    """The longest text that every match of a regular expression holds, in lower case.
+SHORTEST = 3  # letters; less would be found on every line of a log
 
-    Raises ValueError where there is none of three letters (or ":\\"): such a pattern would be
-    tried on every line of a log.
+
+def literals(pattern: str) -> Sequence[str]:
+    """Texts of which every match of a regular expression holds one, in lower case.
+
+    The longest run of letters that all matches share; where there is none, one of each alternative
+    of a group. Raises ValueError where that is nothing either.
     """
-    runs = [run.encode().lower().decode() for run in runs_of(pattern)]  # as plain() does it
-    best = max(runs, key=len, default="")
-    if len(best) < 3 and best != ":\\":
-        raise ValueError(f"nothing that every match holds: {pattern}")
-    return best
+    shared = max(map(lowered, runs_of(pattern)), key=len, default="")
+    if len(shared) >= SHORTEST or shared == ":\\":
+        return (shared,)
+    for alternatives in groups(pattern):
+        many = [max(map(lowered, runs_of(one)), key=len, default="") for one in alternatives]
+        if min(map(len, many)) >= SHORTEST:
+            return tuple(dict.fromkeys(many))
+    raise ValueError(f"nothing that every match holds: {pattern}")
+
+
+def lowered(run: str) -> str:
+    return run.encode().lower().decode()  # as plain() does it
+
+
+def groups(pattern: str) -> Iterator[list[str]]:
+    """The alternatives of each group at the top level of a pattern that is not optional."""
+    depth, body, tokens = 0, [""], TOKEN.findall(pattern)
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+        depth += (token == "(") - (token == ")")
+        if token == "(" and depth == 1:
+            body = [""]
+        elif token == ")" and depth == 0:
+            if not after.startswith(("?", "*", "{0")) and body[0].startswith("?:"):
+                yield [body[0][2:], *body[1:]]
+        elif token == "|" and depth == 1:
+            body.append("")
+        elif depth:
+            body[-1] += token
+
+
+TOKEN = re.compile(r"\\.|\[.[^\]]*\]|\{\d*,?\d*\}|.", re.DOTALL)
 
 
 def runs_of(pattern: str) -> Iterator[str]:

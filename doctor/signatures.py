@@ -28,11 +28,13 @@ class Signature(Row):
     through: str = ""  # a regular expression that some "path#function" of it must match
     never: str = ""  # one that no "path#function" of it may match
     first: str = ""  # one that its first "path#function" must match
+    deepest: str = ""  # one that its last "path#function" must match
     own: str = ""  # "yes", "no": must the module that is not found be the pack's own?
     when: tuple[str, ...] = ()  # hints of which one must be there
     also: tuple[str, ...] = ()  # hints of which one must be there, besides
     unless: tuple[str, ...] = ()  # hints of which none may be there
     yields_to: tuple[str, ...] = ()  # ids that explain the same lines better
+    rest: bool = False  # read only where nothing surer speaks: from whose code fails, and how
     severity: str = ""  # where this form is milder than the id
     confidence: float = 0.9
     decide: tuple[str, ...] = ()  # facts that would decide, where they are not known
@@ -87,7 +89,8 @@ class Book:
         found: dict[str, list[re.Pattern[str]]] = {}
         for pattern in (pattern for one in self.asides for pattern in one.patterns):
             made = re.compile(INDENTED.sub(r"^\\s{0,12}", pattern), re.IGNORECASE)
-            found.setdefault(logfile.literal(pattern), []).append(made)
+            for literal in logfile.literals(pattern):
+                found.setdefault(literal, []).append(made)
         return found
 
     @cached_property
@@ -99,7 +102,8 @@ class Book:
         for owner, patterns in owners:
             for pattern in patterns:
                 made = re.compile(INDENTED.sub(r"^\\s{0,12}", pattern), re.IGNORECASE)
-                found.setdefault(logfile.literal(pattern), []).append((made, owner))
+                for literal in logfile.literals(pattern):
+                    found.setdefault(literal, []).append((made, owner))
         return found
 
 

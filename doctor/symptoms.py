@@ -15,6 +15,7 @@ from doctor.traceback import Trace
 MOST = 200  # matches of one signature that are kept; a log repeats itself
 TRIES = 50_000  # lines one pattern is tried on, so that a hostile log costs bounded time
 NEAR = 400  # lines within which one signature may exclude another
+QUIET = 12  # lines within which noise explains what is read as a last resort
 BESIDE = 80  # lines within which a hint about the situation counts
 
 
@@ -62,8 +63,7 @@ def scan(stream: BinaryIO, signatures: Book) -> Reading:
             if any(p.search(line.text) for one in held for p in signatures.quiet.get(one, ())):
                 continue
             follow(seen, line)
-            for literal in held:
-                attempt(seen, line, signatures, literal, tries)
+            attempt(seen, line, signatures, held, tries)
         seen.lines += block.count(b"\n") + (not block.endswith(b"\n"))
     return seen
 
@@ -97,9 +97,15 @@ def adopt(seen: Reading) -> None:
 
 
 def attempt(
-    seen: Reading, line: Line, signatures: Book, literal: str, tries: dict[re.Pattern[str], int]
+    seen: Reading,
+    line: Line,
+    signatures: Book,
+    held: Sequence[str],
+    tries: dict[re.Pattern[str], int],
 ) -> None:
-    for pattern, owner in signatures.searches.get(literal, ()):
+    """Try what the literals that the line holds call for, each once."""
+    searches = (search for one in held for search in signatures.searches.get(one, ()))
+    for pattern, owner in dict.fromkeys(searches):
         if tries.get(pattern, 0) > TRIES:
             continue
         found = pattern.search(line.text)
@@ -142,6 +148,7 @@ class Symptom:
     confidence: float
     times: int
     decide: tuple[str, ...]  # facts that would tell it from its neighbours, and are not known
+    rest: bool = False  # no rule knows the words: read from whose code failed, or which program
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,7 @@ def holds(signature: Signature, match: Match, hints: Collection[str]) -> bool:
         and (not signature.through or any(re.search(signature.through, path) for path in paths))
         and not (signature.never and any(re.search(signature.never, path) for path in paths))
         and (not signature.first or first_is(signature.first, match.trace))
+        and (not signature.deepest or bool(re.search(signature.deepest, "".join(paths[-1:]))))
         and signature.own in ("", "yes" if own(match) else "no")
     )
 
@@ -234,15 +242,22 @@ def outdone(
         mutual = yields(other, signature, signatures)
         if mutual and signatures.rank[signature.id] < signatures.rank[other.id]:
             continue
-        if near(line, lines):
+        loud = severity(other, signatures) > Severity.INFO
+        if near(line, lines, NEAR if loud else QUIET):
             return True
     return False
 
 
 def yields(signature: Signature, other: Signature, signatures: Book) -> bool:
-    """Does it leave the line to the other? "*": to anybody. Noise explains nothing."""
-    named = "*" in signature.yields_to or other.id in signature.yields_to
-    return named and severity(other, signatures) > Severity.INFO
+    """Does it leave the line to the other? "*": to anybody. Where one of the two is a reading of
+    last resort the surer one stays; to all others noise explains nothing."""
+    if signature.rest:
+        return other.confidence > signature.confidence
+    if severity(other, signatures) <= Severity.INFO:
+        return False
+    if other.rest:
+        return other.confidence > signature.confidence
+    return "*" in signature.yields_to or other.id in signature.yields_to
 
 
 def severity(signature: Signature, signatures: Book) -> Severity:
@@ -279,6 +294,7 @@ def told(
         signature.confidence,
         max(1, sum(count for _, _, count in said)),
         tuple(fact for fact in signature.decide if fact not in hints),
+        signature.rest,
     )
 
 

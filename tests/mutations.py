@@ -59,16 +59,16 @@ def judged(reading: Reading, book: Book) -> Judgement:
     return symptoms.judge(reading, book, here)
 
 
-def first(judgement: Judgement) -> tuple[str, str]:
-    """The id and the severity of what stands first."""
+def first(judgement: Judgement) -> tuple[str, str, bool]:
+    """The id and the severity of what stands first, and whether that is read as a last resort."""
     if not judgement.symptoms:
-        return "", ""
-    finding = judgement.symptoms[0].finding
-    return finding.id, finding.severity.name.lower()
+        return "", "", False
+    symptom = judgement.symptoms[0]
+    return symptom.finding.id, symptom.finding.severity.name.lower(), symptom.rest
 
 
-def owed(log: Log, book: Book) -> tuple[str, str]:
-    return log.owed, log.severity or book.severity[log.owed].name.lower()
+def owed(log: Log, book: Book) -> tuple[str, str, bool]:
+    return log.owed, log.severity or book.severity[log.owed].name.lower(), log.rest
 
 
 def without(book: Book, number: int) -> Book:

@@ -87,6 +87,8 @@ def one(symptom: Symptom, lang: str) -> Iterator[str]:
     yield head(symptom, lang)
     yield from (f"    {say('because', lang)}  {fact}" for fact in symptom.finding.because)
     yield f"    {say('do', lang)}  {page.advice}"
+    if symptom.rest:
+        yield f"    {say('log-rest', lang)}"
     if symptom.decide:
         yield f"    {say('log-decide', lang, facts=deciding(symptom, lang))}"
 
@@ -116,6 +118,7 @@ def as_json(judgement: Judgement, lang: str) -> dict[str, Any]:
                 "text": s.text,
                 "confidence": s.confidence,
                 "times": s.times,
+                "last_resort": s.rest,
                 "would_decide": [say(f"decides-{fact}", lang) for fact in s.decide],
             }
             for s in judgement.symptoms

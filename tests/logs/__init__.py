@@ -2,7 +2,8 @@
 
 All were printed by installations that we broke, or written by hand around an error string.
 sick/ID.log holds any number of logs, each after a line "=== what this one is", or
-"=== warning: what this one is" where this form is milder than the finding mostly is.
+"=== warning: what this one is" where this form is milder than the finding mostly is,
+"=== rest: what this one is" where only a reading of last resort knows it.
 """
 
 import re
@@ -12,13 +13,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HEALTHY = sorted((HERE / "healthy").glob("*.log"))
-HEAD = re.compile(rb"^=== (?:(error|warning|info): )?(.+)\n", re.MULTILINE)
+HEAD = re.compile(rb"^=== (rest: )?(?:(error|warning|info): )?(.+)\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Log:
     owed: str  # the id of the first finding
     severity: str  # where it is not that of the id, else ""
+    rest: bool  # only a reading of last resort knows it
     story: str
     text: bytes
 
@@ -30,5 +32,5 @@ def sick() -> Iterator[Log]:
     for path in sorted((HERE / "sick").glob("*.log")):
         nothing, *parts = HEAD.split(path.read_bytes())
         assert not nothing, f"{path.name} starts with a line of ==="
-        for severity, story, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-            yield Log(path.stem, (severity or b"").decode(), story.decode(), text)
+        for rest, severity, story, text in zip(*(parts[n::4] for n in range(4)), strict=True):
+            yield Log(path.stem, (severity or b"").decode(), bool(rest), story.decode(), text)
