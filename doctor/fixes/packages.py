@@ -50,7 +50,11 @@ def asked_of(facts: Facts, name: str) -> SpecifierSet:
             except InvalidRequirement:
                 continue
             plain = wish.marker is None or "extra" not in str(wish.marker)
-            if wish.name.lower() == name and plain and (not wish.marker or wish.marker.evaluate(here)):
+            if (
+                wish.name.lower() == name
+                and plain
+                and (not wish.marker or wish.marker.evaluate(here))
+            ):
                 specifiers &= wish.specifier
     return specifiers
 
