@@ -47,7 +47,7 @@ class Album:
     order: Callable[[Sequence[str]], tuple[str, ...]]
     left: deque[Picture]
     slots: int
-    limit: float  # seconds for loading, and for a picture that takes ten times as long as others
+    limit: float  # seconds for loading and the first portion, or a picture slower than ten others
     retries: int = 1
     out: dict[str, list[Picture]] = field(default_factory=dict)  # key of a work -> its pictures
     brought: Counter[Slot] = field(default_factory=Counter)
@@ -75,7 +75,7 @@ class Album:
         return Work(
             key,
             self.order([f"{FOLDER}/in/{base(one)}" for one in portion]),
-            self.limit + 10 * self.pace * (len(portion) - 1),
+            self.limit + (10 * self.pace * (len(portion) - 1) if self.paces else 0),
             files,
             tuple(f"out/{base(one)}.png" for one in portion),
         )

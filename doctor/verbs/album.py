@@ -20,7 +20,7 @@ from doctor.verbs.fleet import LIGHT, common, connected, nodes, planned, refuse_
 from doctor.verbs.patient import Args
 from doctor.words import say
 
-LIMIT = 900.0  # seconds for loading a model and the slowest picture
+LIMIT = 1200.0  # seconds for loading a model and the first pictures
 SCHEMA = "comfy-doctor.fleet-render/1"
 
 
@@ -83,8 +83,8 @@ def drawn(
                     kept(one, book, failed, screen)
                 for slot in album.retired.keys() - known:
                     screen.news(told.live(album.retired[slot], screen.lang))
-                count = len(album.left) + sum(map(len, album.out.values()))
-                screen.progress(say("fleet-pictures-left", screen.lang, count=count))
+                if count := len(album.left) + sum(map(len, album.out.values())):
+                    screen.progress(say("fleet-pictures-left", screen.lang, count=count))
     screen.ticker.clear()
     failed += [Failed(one, say("fleet-nobody-left", "en")) for one in album.left]
     return failed, [row(slot, album) for slot in slots]

@@ -132,7 +132,8 @@ def surveyed(
     for outcome in answers(args, screen, there, work, slots):
         outcomes.append(outcome)
         screen.news(told.live(outcome, screen.lang))
-        screen.progress(say("fleet-left", screen.lang, count=len(slots) - len(outcomes)))
+        if count := len(slots) - len(outcomes):
+            screen.progress(say("fleet-left", screen.lang, count=count))
     screen.ticker.clear()
     return verdict.fleet(work.key, began, outcomes)
 
