@@ -47,11 +47,12 @@ class Line:
     number: int  # from 1, as an editor counts
     text: str  # without what stood around the message
     contained: bool = False  # docker compose put the name of a container before it
+    joined: bool = False  # with the line after it: a console broke the message there
 
 
 def blocks(stream: BinaryIO) -> Iterator[bytes]:
     """Whole lines, about a megabyte at a time, each line cut to LONGEST bytes."""
-    rest, cutting = b"", False
+    ready, rest, cutting = b"", b"", False
     for block in decoded(stream):
         if cutting:  # still inside a line that is too long already
             end = block.find(b"\n")
@@ -60,11 +61,13 @@ def blocks(stream: BinaryIO) -> Iterator[bytes]:
             block, cutting = block[end:], False
         whole, newline, rest = (rest + block).rpartition(b"\n")
         if newline:
-            yield whole + b"\n"
+            if ready:
+                yield ready
+            ready = whole + b"\n"
         if len(rest) > LONGEST:
             rest, cutting = rest[:LONGEST], True
-    if rest:
-        yield rest
+    if ready or rest:
+        yield ready + rest  # the last line has its neighbour with it
 
 
 def decoded(stream: BinaryIO) -> Iterator[bytes]:
@@ -82,6 +85,7 @@ def decoded(stream: BinaryIO) -> Iterator[bytes]:
 
 DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 REMEMBERED = 100_000  # different lines whose literals are remembered
+JOINED = 2_000  # messages that are looked at together with the line they go on in
 REPEATS = 500  # lines alike but for digits that are looked at; frames always are
 
 
@@ -96,6 +100,7 @@ class Sieve:
         self.always = frozenset(always)
         self.held: dict[bytes, tuple[str, ...]] = {}
         self.times: dict[bytes, int] = {}
+        self.joined = 0
 
     def lines(self, block: bytes, first: int) -> Iterator[tuple[Line, Sequence[str]]]:
         """The lines of a block, which starts with line `first`, and the literals each may hold."""
@@ -105,6 +110,13 @@ class Sieve:
             literals = self.held[key]
             if not literals:
                 continue
+            after = b"".join(lines[number - first + 1 : number - first + 2])
+            text = whole(raw, after) if any(word in key for word in ERRORS) else ""
+            if text and self.joined < JOINED:
+                self.joined += 1
+                joined = plain(text.encode())
+                self.learn({joined})
+                yield Line(number, text, joined=True), self.held[joined]
             times = self.times[key] = self.times.get(key, 0) + 1
             if times > REPEATS:
                 literals = tuple(text for text in literals if text in self.always)
@@ -126,6 +138,23 @@ class Sieve:
             for index in where(text, literal, starts):
                 found.setdefault(index, []).extend(texts)
         self.held.update((key, tuple(found.get(i, ()))) for i, key in enumerate(new))
+
+
+WIDTHS = (80, 120)  # at which consoles break a line
+ERRORS = (b"err", b"no such", b"fail")
+HEADS = ("Traceback", "ERROR", "WARN", "[", "File ")
+
+
+def whole(raw: bytes, after: bytes) -> str:
+    """An error's message and the line that it goes on in; "" where it ends with its own line.
+
+    rich breaks lines after a colon, consoles break them anywhere, at their width.
+    """
+    text, more = (bare(line.decode("utf-8", "replace")) for line in (raw, after))
+    broken = len(text) in WIDTHS
+    if not more or more[0].isspace() or more.startswith(HEADS):
+        return ""
+    return text + ("" if broken else " ") + more if broken or text.endswith(":") else ""
 
 
 def where(text: bytes, literal: bytes, starts: Sequence[int]) -> Iterator[int]:

@@ -62,7 +62,8 @@ def scan(stream: BinaryIO, signatures: Book) -> Reading:
         for line, held in sieve.lines(block, seen.lines + 1):
             if any(p.search(line.text) for one in held for p in signatures.quiet.get(one, ())):
                 continue
-            follow(seen, line)
+            if not line.joined:
+                follow(seen, line)
             attempt(seen, line, signatures, held, tries)
         seen.lines += block.count(b"\n") + (not block.endswith(b"\n"))
     return seen
@@ -116,8 +117,10 @@ def attempt(
             take(seen, line, signatures.hints[int(owner[1:])], found)
             continue
         many = seen.matches.setdefault(int(owner[1:]), [])
+        if many and many[-1].line.number == line.number:
+            continue
         seen.counts[int(owner[1:])] = seen.counts.get(int(owner[1:]), 0) + 1
-        if len(many) < MOST and (not many or many[-1].line.number != line.number):
+        if len(many) < MOST:
             captures = {k: v for k, v in found.groupdict().items() if v}
             many.append(Match(line, captures, seen.trace_at(line.number)))
 
