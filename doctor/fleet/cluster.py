@@ -145,7 +145,7 @@ def joined(address: str, local: int, parcel: Path, python: str) -> Iterator[RayC
         with own_signals():
             try:
                 ray.init(address, runtime_env=env, log_to_driver=False, logging_level="CRITICAL")
-            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
                 raise refused(
                     NoCluster, "fleet-no-cluster", address=address, why=first_line(error)
                 ) from error
@@ -182,7 +182,14 @@ def started(count: int) -> Iterator[str]:
 
 
 def raylet(cluster: Any, tries: int = 3, **how: Any) -> Any:
-    """One more node. Ray gives a raylet 30 s to be there, which a busy machine may not have."""
+    """One more node, with a folder of its own for what travels: raylets of one machine share one
+    else, and each empties and fills it under the hands of the others (Ray 2.60, working_dir.py).
+
+    Ray gives a raylet 30 s to be there, which a busy machine may not have.
+    """
+    count = len(cluster.list_all_nodes())
+    if count:  # the first one's is where the driver packs
+        how["runtime_env_dir_name"] = f"runtime_resources{count}"
     for left in reversed(range(tries)):
         try:
             return cluster.add_node(**how)

@@ -125,13 +125,13 @@ def begin(*words: object) -> "subprocess.Popen[str]":
 
 
 def read_until(child: "subprocess.Popen[str]", *texts: str) -> str:
-    """What it says on stderr up to the first line with these texts; all of it if there is none."""
-    lines = []
+    """What it says on stderr up to the first line with these texts."""
+    told = ""
     for line in child.stderr:
-        lines.append(line)
+        told += line
         if all(text in line for text in texts):
-            break
-    return "".join(lines)
+            return told
+    raise AssertionError(f"nothing said {texts}: {told}")
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -146,7 +146,7 @@ Answer = tuple[int, dict[str, Any], str]  # exit code, JSON object, stderr
 
 def ended(child: "subprocess.Popen[str]", told: str = "") -> Answer:
     out, err = child.communicate(timeout=AT_MOST)
-    assert out, told + err
+    assert out and child.returncode in (0, 1), f"exit {child.returncode}: {told}{err}"
     return child.returncode, json.loads(out), told + err
 
 
