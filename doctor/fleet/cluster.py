@@ -192,7 +192,8 @@ def raylet(cluster: Any, tries: int = 3, **how: Any) -> Any:
         how["runtime_env_dir_name"] = f"runtime_resources{count}"
     for left in reversed(range(tries)):
         try:
-            return cluster.add_node(**how)
+            with own_signals():
+                return cluster.add_node(**how)
         except Exception as error:
             if "timed out" not in str(error):
                 raise
@@ -211,7 +212,8 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it stays an interruption."""
+    """Ray takes SIGTERM for itself, to drain a node with all the time in the world; it stays an
+    interruption of ours."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:

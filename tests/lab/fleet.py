@@ -39,6 +39,7 @@ exec sleep 1000
 HANGS = "#!/bin/sh\ntouch $0.asked\nexec sleep 1000\n"
 KINDS = ("healthy", "broken", "hanging", "killed")
 LIMIT = 60  # seconds that a part may take here; on an idle machine it takes 1, with torch 5
+OURS = "FLEET_FOLDER"  # in the environment of all that this lab starts
 PARTS = ("check", "render", "local")
 AT_MOST = 580.0  # seconds for one command, its waiting for the one that hangs among them
 
@@ -88,22 +89,22 @@ class Lab:
             for one in processes:
                 os.kill(one.process.pid, signal.SIGKILL)
 
-    def at_work(self) -> list[str]:
-        """What still runs of what was started on these nodes, by /proc."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                own = path.read_bytes().split(b"\0")
-                ours = any(v.startswith(f"{MARK}=".encode()) for v in own)
-                if ours and any(v.startswith(f"FLEET_PYTHON={self.folder}".encode()) for v in own):
-                    found.append(path.with_name("cmdline").read_bytes().decode().replace("\0", " "))
-        return found
+
+def at_work(folder: Path) -> list[str]:
+    """What still runs of what this lab started on nodes, by /proc."""
+    found, ours = [], f"{OURS}={folder}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            own = path.read_bytes().split(b"\0")
+            if ours in own and any(v.startswith(f"{MARK}=".encode()) for v in own):
+                found.append(path.with_name("cmdline").read_bytes().decode().replace("\0", " "))
+    return found
 
 
 @contextmanager
 def raylets(folder: Path) -> Iterator[Lab]:
     library(loopback=True)
-    os.environ["RAY_TMPDIR"] = str(folder)
+    os.environ |= {"RAY_TMPDIR": str(folder), OURS: str(folder)}
     from ray.cluster_utils import Cluster
 
     lab = Lab(Cluster(), folder)
@@ -146,7 +147,7 @@ Answer = tuple[int, dict[str, Any], str]  # exit code, JSON object, stderr
 
 def ended(child: "subprocess.Popen[str]", told: str = "") -> Answer:
     out, err = child.communicate(timeout=AT_MOST)
-    assert out and child.returncode in (0, 1), f"exit {child.returncode}: {told}{err}"
+    assert child.returncode in (0, 1), f"exit {child.returncode}: {told}{err}"
     return child.returncode, json.loads(out), told + err
 
 
@@ -243,6 +244,21 @@ def judge_local(act: str, code: int, answer: Mapping[str, Any], folder: Path) ->
     assert (folder / f"{act}.html").read_text("utf-8").startswith("<!doctype html>")
 
 
+def interrupted(folder: Path) -> float:
+    """A driver that is asked to end while its nodes hang: the seconds until it has ended, whole."""
+    hanging = Path(environments(folder)["killed"])
+    os.environ[OURS] = str(folder)
+    child = begin("check", "--local", 2, "--level", 1, "--python", hanging)
+    asked = Path(f"{hanging}.asked")
+    until(lambda: asked.exists() or child.poll() is not None)
+    began = time.monotonic()
+    child.terminate()
+    _, err = child.communicate(timeout=AT_MOST)
+    assert child.returncode == 130, err
+    until(lambda: not at_work(folder))
+    return time.monotonic() - began
+
+
 def shown(name: str, began: float, answer: Answer) -> dict[str, Any]:
     """A part of the lab on the terminal, and as a row of its results."""
     code, said, told = answer
@@ -262,7 +278,7 @@ def troubled(folder: Path, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
         answer = checked(lab)
         yield shown("check", began, answer)
         judge(*answer, lab)
-        assert lab.at_work() == [], "nothing that was started there is left"
+        assert at_work(lab.folder) == [], "nothing that was started there is left"
         if "render" in parts:
             began = time.monotonic()
             answer = rendered(lab)
@@ -276,6 +292,9 @@ def tried(folder: Path) -> Iterator[dict[str, Any]]:
         yield shown(f"{act} --local 2", began, answer)
         judge_local(act, *answer[:2], folder)
         began = time.monotonic()
+    seconds = interrupted(folder)
+    print(f"== interrupted: exit 130 after {seconds:.0f} s\n", flush=True)
+    yield {"part": "check --local 2, interrupted", "exit": 130, "seconds": round(seconds)}
 
 
 def whole(folder: Path, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
