@@ -5,12 +5,14 @@ python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--jobs N] [--out tests/la
 NAME picks cases (a part of a name will do). Each is built in a temporary folder (--folder), looked
 at by the installed comfy-doctor from outside, cured and undone where a fix is promised, and
 removed. Exit code 1 if anything is not as it must be. What this machine cannot build is skipped,
-aloud. A results file that is there already keeps what it holds of the cases that are not run.
+aloud. A results file that is there already keeps what it holds of the cases that are not run; its command
+is that of the last run.
 """
 
 import argparse
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -78,7 +80,7 @@ def results(verdicts: Sequence[Verdict], before: Mapping[str, Any]) -> dict[str,
     kept = [cases[name] for name in CASES if name in cases]
     fields = [{f: c[f] for f in Verdict.__dataclass_fields__} for c in kept]
     return {
-        "command": "python -m tests.lab --out tests/lab/results.json",
+        "command": shlex.join(["python", "-m", "tests.lab", *sys.argv[1:]]),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
         "summary": summary([Verdict(**one) for one in fields]),
         "cases": kept,
