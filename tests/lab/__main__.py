@@ -5,8 +5,8 @@ python -m tests.lab [NAME ...] [--quick] [--no-fixes] [--jobs N] [--out tests/la
 NAME picks cases (a part of a name will do). Each is built in a temporary folder (--folder), looked
 at by the installed comfy-doctor from outside, cured and undone where a fix is promised, and
 removed. Exit code 1 if anything is not as it must be. What this machine cannot build is skipped,
-aloud. A results file that is there already keeps what it holds of the cases that are not run; its command
-is that of the last run.
+aloud. A results file that is there already keeps what it holds of the cases that are not run; the
+command in it is that of the last run.
 """
 
 import argparse
