@@ -4,8 +4,10 @@ python benchmarks/peers.py --checkpoint SD15.safetensors [--sizes 256 512] [--st
     [--comfyui DIR --comfyui-python PY] [--compiled] [--out benchmarks/results/peers.json]
 
 Each contestant is a process of its own that loads the same file once and then waits; they take
-turns, in an order that rotates, so that a machine that slows down slows all of them. Same prompt,
-same seed, same dtype, the same number of threads. No time is believed before the outputs agree.
+turns, in an order that rotates, so that a machine that slows down slows all of them. The first
+steps of a whole run (--of 20) are walked; the first of them is not counted: some do work there for
+those that follow. Same prompt, same seed, same dtype, the same number of threads. No time is
+believed before the outputs agree.
 The checkpoint: `python -m runner synthetic sd15 --out SD15.safetensors`.
 
 ComfyUI needs torchvision and torchaudio to be imported; where they are absent an empty stand-in
@@ -34,8 +36,9 @@ CFG, SAMPLER, SCHEDULER = 7.0, "euler", "normal"
 AGREE = 1e-4  # relative rms of the last latent
 ANSWER = "@answer "
 
-# seconds of each step, and the last latent (scaled), from a size, a number of steps and a seed
-Turn = Callable[[int, int, int], tuple[list[float], Any]]
+# seconds of each step, and the last latent (scaled), from a size, how many steps are walked, of how
+# many, and a seed
+Turn = Callable[[int, int, int, int], tuple[list[float], Any]]
 
 
 def ours(file: Path, levers: str) -> Turn:
@@ -54,16 +57,16 @@ def ours(file: Path, levers: str) -> Turn:
         heap.keep()
 
     @torch.inference_mode()
-    def turn(size: int, steps: int, seed: int) -> tuple[list[float], Any]:
+    def turn(size: int, steps: int, of: int, seed: int) -> tuple[list[float], Any]:
         latent = torch.zeros(1, 4, size // 8, size // 8)
         read = [models.text.encode(text) for text in (POSITIVE, NEGATIVE)]
         wanted, unwanted = (pipeline.prompt(models, *one, latent) for one in read)
-        sigmas = walk(denoiser.table, SCHEDULER, SAMPLER, steps, 1.0)
+        sigmas = walk(denoiser.table, SCHEDULER, SAMPLER, of, 1.0)
         x = pipeline.noised(latent, first_noise(seed, latent), sigmas[0], denoiser.table)
         x = x.to(placement.device)
         with devices.small_convolutions(placement.device, latent):
             guided = guide(denoiser.quick(sigmas), wanted, unwanted, CFG)
-            walked = SAMPLERS[SAMPLER](guided, x, sigmas, Dice(seed, x))
+            walked = SAMPLERS[SAMPLER](guided, x, sigmas[: steps + 1], Dice(seed, x))
             return timed(walked, lambda: devices.settle(placement.device))
 
     return turn
@@ -104,10 +107,10 @@ def diffusers(file: Path, compiled: bool) -> Turn:
         return unet(x, t, text, return_dict=False)[0]
 
     @torch.inference_mode()
-    def turn(size: int, steps: int, seed: int) -> tuple[list[float], Any]:
+    def turn(size: int, steps: int, of: int, seed: int) -> tuple[list[float], Any]:
         """Its UNet in our sampler, whose arithmetic is a millionth of a step."""
         latent = torch.zeros(1, 4, size // 8, size // 8)
-        sigmas = walk(table, SCHEDULER, SAMPLER, steps, 1.0)
+        sigmas = walk(table, SCHEDULER, SAMPLER, of, 1.0)[: steps + 1]
         x = pipeline.noised(latent, first_noise(seed, latent), sigmas[0], table)
         x = x.to(placement.device)
         theirs = Denoiser(plain, table, placement.unet)
@@ -138,7 +141,7 @@ def comfyui(file: Path, folder: Path) -> Turn:
     model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(file), output_vae=False)
     said = [clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in (POSITIVE, NEGATIVE)]
 
-    def turn(size: int, steps: int, seed: int) -> tuple[list[float], Any]:
+    def turn(size: int, steps: int, of: int, seed: int) -> tuple[list[float], Any]:
         latent = torch.zeros(1, 4, size // 8, size // 8)
         noise = comfy.sample.prepare_noise(latent, seed)
         marks: list[float] = []
@@ -150,8 +153,8 @@ def comfyui(file: Path, folder: Path) -> Turn:
 
         with torch.inference_mode():
             out = comfy.sample.sample(
-                model, noise, steps, CFG, SAMPLER, SCHEDULER, said[0], said[1], latent,
-                callback=callback, disable_pbar=True, seed=seed,
+                model, noise, of, CFG, SAMPLER, SCHEDULER, said[0], said[1], latent,
+                last_step=steps, callback=callback, disable_pbar=True, seed=seed,
             )  # fmt: skip
         # the callback comes after each model call: from one to the next is a whole step
         return [b - a for a, b in itertools.pairwise(marks)], out * 0.18215
@@ -195,16 +198,21 @@ def quiet(*_: object) -> None:
 
 
 def sgemm(seconds: float = 1.0) -> float:
-    """GFLOP/s of a large float32 product on this machine, now: the best of many."""
+    """GFLOP/s of a large float32 product on this machine, now: the best of many, by torch's BLAS
+    and by oneDNN, whichever is faster.
+    """
     import torch
+
+    from runner.products import product
 
     side, best = 2048, float("inf")
     a, b = torch.randn(side, side), torch.randn(side, side)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        start = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
+        for by in (torch.mm, product):
+            start = time.perf_counter()
+            by(a, b)
+            best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best / 1e9
 
 
@@ -224,7 +232,7 @@ def works(options: argparse.Namespace) -> int:
     for line in sys.stdin:
         asked = json.loads(line)
         with contextlib.redirect_stdout(sys.stderr):
-            seconds, latent = turn(asked["size"], asked["steps"], asked["seed"])
+            seconds, latent = turn(asked["size"], asked["steps"], asked["of"], asked["seed"])
         told = {"seconds": seconds, "gflops": sgemm() if options.worker == "ours" else None}
         torch.save(latent.float().cpu(), asked["out"])
         print(ANSWER + json.dumps(told), flush=True)
@@ -274,7 +282,8 @@ def rounds(options: argparse.Namespace, names: list[str], size: int) -> dict[str
             turn = number % len(there)
             for one in there[turn:] + there[:turn]:
                 out = options.folder / f"{one.name.replace(':', ' ')}.pt"
-                told = one.asked(size=size, steps=options.steps + 1, seed=number, out=str(out))
+                walk = {"steps": options.steps + 1, "of": options.of, "seed": number}
+                told = one.asked(size=size, out=str(out), **walk)
                 if number:
                     seconds[one.name].append(told["seconds"])
                 ceilings += [told["gflops"]] if told["gflops"] else []
@@ -344,6 +353,7 @@ def main() -> int:
     words.add_argument("--comfyui-python", default=sys.executable)
     words.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     words.add_argument("--steps", type=int, default=3)
+    words.add_argument("--of", type=int, default=20, help="steps of the whole run")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--threads", type=int, default=os.cpu_count())
     words.add_argument("--compiled", action="store_true", help="diffusers under torch.compile too")
@@ -362,7 +372,7 @@ def main() -> int:
     if options.out:
         sizes = " ".join(map(str, options.sizes))
         command = f"python benchmarks/peers.py --sizes {sizes} --steps {options.steps}"
-        command += f" --threads {options.threads} --rounds {options.rounds}"
+        command += f" --of {options.of} --threads {options.threads} --rounds {options.rounds}"
         command += " --compiled" * options.compiled
         record(
             options.out, command, {"peers": versions(names, options.comfyui), "results": results}

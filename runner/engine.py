@@ -10,6 +10,7 @@ Shapes: B latents of (C, H, W); k texts each, so K = k·B rows; N = H·W pixels,
 # (torch says of no module what it returns)
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from runner import kernels, winograd
 from runner.graphs import Captured
 from runner.levers import Levers
 from runner.memory import free_memory
+from runner.products import product, without
 from runner.unet import (
     Attention,
     Downsample,
@@ -71,6 +73,10 @@ class Engine:
         label (K, Y): what SDXL is told beside the text. Rows are those of x, for the first text
         of each, then for the second.
         """
+        with nullcontext() if self.levers.onednn else without():
+            return self.answer(x, t, text, label)
+
+    def answer(self, x: Tensor, t: float, text: Tensor, label: Tensor | None) -> Tensor:
         if not self.levers.trunk:
             x = x.repeat(len(text) // len(x), 1, 1, 1)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -150,10 +156,10 @@ class Engine:
     ) -> Tensor:  # (B or K, N, C) to (K, N, C)
         assert isinstance(block, TransformerBlock)
         x = self.attend(block.attn1, block.norm1(x)).add_(x)
-        q = split(block.attn2.to_q(block.norm2(x)), block.attn2.heads)
+        q = split(self.linear(block.attn2.to_q, block.norm2(x)), block.attn2.heads)
         x, q = widened(x, rows), widened(q, rows)
         seen = F.scaled_dot_product_attention(q, *said)
-        x = block.attn2.to_out[0](seen.transpose(1, 2).flatten(2)).add_(x)
+        x = self.linear(block.attn2.to_out[0], seen.transpose(1, 2).flatten(2)).add_(x)
         return self.forward(block.ff, block.norm3(x)).add_(x)
 
     def attend(self, layer: Attention, x: Tensor) -> Tensor:
@@ -161,10 +167,10 @@ class Engine:
         if self.levers.qkv:
             q, k, v = F.linear(x, self.together(layer)).chunk(3, dim=-1)
         else:
-            q, k, v = layer.to_q(x), layer.to_k(x), layer.to_v(x)
+            q, k, v = (self.linear(one, x) for one in (layer.to_q, layer.to_k, layer.to_v))
         q, k, v = (split(one, layer.heads) for one in (q, k, v))
         seen = F.scaled_dot_product_attention(q, k, v)
-        return layer.to_out[0](seen.transpose(1, 2).flatten(2))
+        return self.linear(layer.to_out[0], seen.transpose(1, 2).flatten(2))
 
     def together(self, layer: Attention) -> Tensor:
         if layer not in self.joined:
@@ -174,11 +180,11 @@ class Engine:
 
     def forward(self, layer: FeedForward, x: Tensor) -> Tensor:
         geglu: Any = layer.net[0]
-        wide = geglu.proj(x)
+        wide = self.linear(geglu.proj, x)
         if self.levers.kernels and kernels.usable(wide):
-            return layer.net[2](kernels.geglu(wide))
+            return self.linear(layer.net[2], kernels.geglu(wide))
         value, gate = wide.chunk(2, dim=-1)
-        return layer.net[2](F.gelu(gate).mul_(value))
+        return self.linear(layer.net[2], F.gelu(gate).mul_(value))
 
     def activated(self, norm: nn.Module, x: Tensor) -> Tensor:
         """silu(group norm(x))."""
@@ -218,8 +224,12 @@ class Engine:
 
     def flat(self, layer: nn.Module, x: Tensor) -> Tensor:
         """A linear layer, or a 1 x 1 convolution, on the pixels of (B, C, H, W): (B, N, O)."""
+        return self.linear(layer, x.permute(0, 2, 3, 1).flatten(1, 2))
+
+    def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """A linear layer, or a 1 x 1 convolution, of rows (B, N, C): (B, N, O)."""
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
-        return F.linear(x.permute(0, 2, 3, 1).flatten(1, 2), layer.weight.flatten(1), layer.bias)
+        return product(x, layer.weight.flatten(1), layer.bias)
 
     def shift(self, t: float, label: Tensor | None) -> Tensor:
         """What every residual block adds at a training step: (1 or K, all their channels)."""
@@ -249,8 +259,8 @@ class Engine:
         """Keys and values of the text (K, L, D) in every block that looks at it."""
         if self.read is None or self.read[0] is not text or not self.levers.words:
             made = [
-                (split(one.attn2.to_k(text), one.attn2.heads),
-                 split(one.attn2.to_v(text), one.attn2.heads))
+                (split(self.linear(one.attn2.to_k, text), one.attn2.heads),
+                 split(self.linear(one.attn2.to_v, text), one.attn2.heads))
                 for one in self.blocks
             ]  # fmt: skip
             self.read = text, made

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from runner import products
 from runner.devices import set_threads, threads, without_onednn
 from runner.gate import FAILED, PASSED, Gate, Rung, Subject, Suspect, Trial, judged
 from runner.guidance import Denoiser
@@ -97,7 +98,7 @@ def other_denoiser(denoiser: Denoiser, where: torch.dtype | torch.device) -> Den
 def without_libraries(subject: Subject) -> Iterator[Subject]:
     """Convolutions by torch itself: without cuDNN on a GPU, without oneDNN on the CPU."""
     if subject.models.placement.device.type == "cpu":
-        with without_onednn():
+        with without_onednn(), products.without():
             yield subject
     else:
         with torch.backends.cudnn.flags(enabled=False):

@@ -20,7 +20,8 @@ class Levers:
     times: bool = True  # the time embedding of all steps, and what each block makes of it, at once
     trunk: bool = True  # what comes before the first look at the text, once for all texts
     winograd: bool = True  # 3 x 3 convolutions in 16 products for 36 (CPU)
-    vae: bool = True  # the same in the VAE (CPU)
+    onednn: bool = True  # products by oneDNN where torch leaves them to its BLAS (CPU)
+    vae: bool = True  # the tiles of winograd in the VAE (CPU)
     heap: bool = True  # memory of the C library kept between steps, not given back (glibc)
     kernels: bool = False  # normalise and activate in one pass, in Triton (CUDA)
     qkv: bool = False  # query, key and value of a picture in one product (CUDA)
@@ -31,7 +32,7 @@ class Levers:
         """All that can be used on a device."""
         cuda = device.type == "cuda"
         cpu = device.type == "cpu"
-        return cls(winograd=cpu, vae=cpu, heap=cpu, kernels=cuda, qkv=cuda, graph=cuda)
+        return cls(winograd=cpu, onednn=cpu, vae=cpu, heap=cpu, kernels=cuda, qkv=cuda, graph=cuda)
 
     def without(self, names: Iterable[str]) -> "Levers":
         """The same with some left alone; "all" leaves the plain model. Refused: unknown-lever."""

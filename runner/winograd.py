@@ -8,9 +8,13 @@ sums them up. Float32 errors are about twice those of the plain way (measured: 4
 Shapes: B batch, H, W size, I channels in, O out; T tiles, each of which becomes 2 × 2 pixels.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from runner.products import products
 
 BLOCK = 1 << 21  # numbers in the transformed tiles of one piece: what stays in the cache
 PIECE = 1 << 18  # pairs of channels whose weights are transformed at a time, likewise
@@ -26,32 +30,32 @@ def suits(conv: nn.Module) -> bool:
 
 
 def transformed(weight: Tensor) -> Tensor:
-    """G g Gᵀ for every pair of channels: (O, I, 3, 3) to (16, I, O)."""
+    """G g Gᵀ for every pair of channels: (O, I, 3, 3) to (16, O, I)."""
     o, i = weight.shape[:2]
     side = torch.tensor(((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)))
     both = torch.kron(side, side).to(weight)  # (16, 9): of a weight's nine numbers in a row
-    rows = weight.flatten(2).permute(2, 1, 0)
-    out = weight.new_empty(16, i, o)
-    some = max(1, PIECE // o)
-    for at in range(0, i, some):
+    rows = weight.flatten(2).permute(2, 0, 1)
+    out = weight.new_empty(16, o, i)
+    some = max(1, PIECE // i)
+    for at in range(0, o, some):
         part = rows[:, at : at + some].reshape(9, -1)
-        out[:, at : at + some] = (both @ part).view(16, -1, o)
+        out[:, at : at + some] = (both @ part).view(16, -1, i)
     return out
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (B, H, W, I) with transformed weights (16, I, O); (B, H, W, O)."""
+    """x (B, H, W, I) with transformed weights (16, O, I); (B, H, W, O)."""
     batch, high, wide, width = x.shape
     down, across = (high + 1) // 2, (wide + 1) // 2  # tiles
     padded = F.pad(x, (0, 0, 1, 1 + wide % 2, 1, 1 + high % 2))
-    out = x.new_empty(batch, 2 * down, 2 * across, weight.shape[2])
-    row = 16 * batch * across * max(width, weight.shape[2])  # numbers in a row of tiles
+    out = x.new_empty(batch, 2 * down, 2 * across, weight.shape[1])
+    row = 16 * batch * across * max(width, weight.shape[1])  # numbers in a row of tiles
     rows = max(1, BLOCK // row)
     for top in range(0, down, rows):
         count = min(rows, down - top)
         part = padded[:, 2 * top : 2 * (top + count) + 2]
-        products = torch.bmm(tiles(part, count, across), weight)
-        back(products, out[:, 2 * top : 2 * (top + count)], bias)
+        made = products(tiles(part, count, across), weight)
+        back(made, out[:, 2 * top : 2 * (top + count)], bias)
     return out[:, :high, :wide]
 
 
@@ -68,17 +72,18 @@ def tiles(part: Tensor, down: int, across: int) -> Tensor:
     return made.view(16, -1, part.shape[3])
 
 
-def back(products: Tensor, out: Tensor, bias: Tensor | None) -> None:
-    """Aᵀ m A of every tile, (16, T, O), into the pixels of `out` (B, 2 down, 2 across, O)."""
+def back(products: Sequence[Tensor], out: Tensor, bias: Tensor | None) -> None:
+    """Aᵀ m A of every tile, 16 times (T, O), into the pixels of `out` (B, 2 down, 2 across, O)."""
     batch, high, wide, width = out.shape
-    m = products.view(4, 4, batch, high // 2, wide // 2, width)
-    middle, apart = m[1] + m[2], m[1] - m[2]
-    upper, lower = middle.add_(m[0]), apart.sub_(m[3])
+    m = [one.view(batch, high // 2, wide // 2, width) for one in products]
     pixels = out.view(batch, high // 2, 2, wide // 2, 2, width)
-    for y, row in enumerate((upper, lower)):
-        middle, apart = row[1] + row[2], row[1] - row[2]
+    columns = [(m[x], m[4 + x], m[8 + x], m[12 + x]) for x in range(4)]
+    upper = [(b + c).add_(a) for a, b, c, _ in columns]
+    lower = [b.sub_(c).sub_(d) for _, b, c, d in columns]
+    for y, (a, b, c, d) in enumerate((upper, lower)):
+        middle, apart = b + c, b.sub_(c)
         if bias is not None:
             middle.add_(bias)
             apart.add_(bias)
-        torch.add(middle, row[0], out=pixels[:, :, y, :, 0])
-        torch.sub(apart, row[3], out=pixels[:, :, y, :, 1])
+        torch.add(middle, a, out=pixels[:, :, y, :, 0])
+        torch.sub(apart, d, out=pixels[:, :, y, :, 1])

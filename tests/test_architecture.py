@@ -24,7 +24,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
         report recipe pixels nodes graph canvas folders tables pickled weights early memory
         embeddings tokenizer clip contrast openclip vae unet families aliases checkpoint lora
         sources synthetic embedded devices
-        levers heap winograd darkroom passes kernels graphs engine
+        levers heap products winograd darkroom passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow measures trace layers births golden gate experiments

@@ -1,0 +1,111 @@
+"""Products by oneDNN: the same numbers, and torch's own product wherever it is not to be had."""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from runner import products  # noqa: E402
+from runner.trace import gap  # noqa: E402
+
+needs_it = pytest.mark.skipif(not products.there(), reason="this torch has no such operator")
+
+
+def case(rows=300, dtype=torch.float32):
+    torch.manual_seed(1)
+    return [torch.randn(*size).to(dtype) for size in ((2, rows, 130), (170, 130), (170,))]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The calls of oneDNN's operator."""
+    calls = []
+    if products.there():
+        real = torch.ops.mkldnn._linear_pointwise
+
+        def counted(*words):
+            calls.append(words)
+            return real(*words)
+
+        operators(monkeypatch, counted)
+    return calls
+
+
+def operators(monkeypatch, one):
+    monkeypatch.setattr(
+        torch, "ops", SimpleNamespace(mkldnn=SimpleNamespace(_linear_pointwise=one))
+    )
+
+
+@needs_it
+def test_the_operator_gives_the_product(asked):
+    x, weight, bias = case()
+    assert gap(products.product(x, weight, bias), x @ weight.T + bias) < 1e-6
+    assert gap(products.product(x, weight), x @ weight.T) < 1e-6
+    assert len(asked) == 2
+
+
+def test_many_at_once():
+    torch.manual_seed(1)
+    x, weight = torch.randn(3, 400, 130), torch.randn(3, 170, 130)
+    made = products.products(x, weight)
+    with products.without():
+        other = products.products(x, weight)
+    for one, plain, right in zip(made, other, x @ weight.transpose(1, 2), strict=True):
+        assert gap(one, right) < 1e-6
+        assert gap(plain, right) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(2, torch.float32), (300, torch.float64), (300, torch.bfloat16)], ids=str
+)
+def test_few_rows_and_other_dtypes_are_left_to_torch(rows, dtype, asked):
+    x, weight, bias = case(rows, dtype)
+    plain = torch.nn.functional.linear(x, weight, bias)
+    assert torch.equal(products.product(x, weight, bias), plain)
+    assert not asked
+
+
+def test_banned_it_is_not_asked(asked):
+    x, weight, bias = case()
+    with products.without():
+        products.product(x, weight, bias)
+        with products.without():
+            pass
+        products.product(x, weight, bias)
+    assert not asked
+
+
+def raising(*_):
+    raise RuntimeError("weight must be packed")
+
+
+def gone(*_):
+    raise AttributeError("no such operator")
+
+
+def wrong(x, weight, *_):
+    return x @ weight.T + 1
+
+
+@pytest.mark.parametrize("operator", [raising, gone, wrong], ids=lambda one: one.__name__)
+def test_an_operator_that_cannot_be_used_is_left_alone(operator, monkeypatch):
+    operators(monkeypatch, operator)
+    products.there.cache_clear()
+    try:
+        assert not products.there()
+        x, weight, bias = case()
+        assert gap(products.product(x, weight, bias), x @ weight.T + bias) < 1e-6
+    finally:
+        products.there.cache_clear()
+
+
+def test_on_another_machine_nothing_is_tried(monkeypatch, asked):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    products.there.cache_clear()
+    try:
+        assert not products.there()
+        assert not asked
+    finally:
+        products.there.cache_clear()
