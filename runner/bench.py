@@ -24,6 +24,8 @@ from runner.recipe import Progress, Refused
 from runner.samplers import SAMPLERS
 from runner.schedules import walk
 
+DRIFT = 0.05  # of the device's own rate, from before to after, above which it is doubted
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -91,6 +93,7 @@ class Bench:
     weights: int | None = None  # bytes of the denoiser's
     card: Mapping[str, object] | None = None  # what it told meanwhile (nvml.py)
     slowness: Mapping[str, object] | None = None  # experiments, where it was far too slow
+    drift: float = 0.0  # how the device's own rate of products changed meanwhile: 0.1 is 10 % up
 
     @property
     def share(self) -> float | None:
@@ -103,6 +106,8 @@ class Bench:
         yield from self.timing.doubts()
         if self.others > 0.5:
             yield f"{self.others:.1f} other processes wanted this machine's cores."
+        if abs(self.drift) > DRIFT:
+            yield f"The device's own rate of products changed by {self.drift:+.0%} meanwhile."
         card: Mapping[str, Any] = self.card or {}
         if card.get("slowed"):
             yield f"The card ran below its clock: {', '.join(card['slowed'])}."
@@ -130,6 +135,7 @@ class Bench:
             "share": self.share,
             "memory": self.memory,
             "others": self.others,
+            "drift": self.drift,
             "weights": self.weights,
             "card": self.card,
             "slowness": self.slowness,
@@ -144,6 +150,7 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     device = models.placement.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    before = ceiling(device, models.placement.unet)
     blank = torch.zeros(settings.batch, 4, settings.size // 8, settings.size // 8)
     start = time.perf_counter()
     texts = "a dog with a hat", "a dog without a hat"
@@ -178,17 +185,19 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     times = torch.zeros(len(said))
     asked = flops(models.denoiser.unet, blank.repeat(2, 1, 1, 1), times, said, label)  # type: ignore[arg-type]
     unet: Any = models.denoiser.unet
+    after = ceiling(device, models.placement.unet)
     found = Bench(
         machine(device),
         replace(settings, levers=" ".join(models.denoiser.levers)),
         Timing(tuple(seconds)),
         stages,
-        ceiling(device, models.placement.unet),
+        Ceiling(max(before.flops, after.flops), max(before.bytes, after.bytes)),
         asked,
         memory_peak(device),
         others(),
         sum(weight.numel() * weight.element_size() for weight in unet.parameters()),
         looks.to_json(len(seconds)),
+        drift=after.flops / before.flops - 1,
     )
     if not far(found.to_json()):
         return found

@@ -28,7 +28,7 @@ class Ceiling:
     bytes: float
 
 
-def ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> Ceiling:
+def ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> Ceiling:
     """The best of as many products, and copies, as fit into so many seconds each.
 
     On the CPU by torch's own BLAS and by oneDNN: the faster one is what the machine can do.

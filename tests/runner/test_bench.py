@@ -87,6 +87,17 @@ def test_a_busy_machine_is_said(result):
     assert list(busy.doubts()) == ["3.2 other processes wanted this machine's cores."]
 
 
+def test_a_device_that_changed_meanwhile_is_said(small, monkeypatch):
+    rates = iter((1e12, 0.8e12))
+    monkeypatch.setattr(bench, "ceiling", lambda *_: ceiling.Ceiling(next(rates), 1e12))
+    models = pipeline.load(checkpoint.read(small), devices.choose("cpu"), 2, lambda *_: None)
+    settings = bench.settings_for("small", models.placement, steps=1, runs=1)
+    told = bench.measure(models, settings, lambda *_: None).to_json()
+    assert told["drift"] == pytest.approx(-0.2)
+    assert "The device's own rate of products changed by -20% meanwhile." in told["doubts"]
+    assert told["ceiling"]["flops"] == 1e12
+
+
 def test_a_card_below_its_clock_and_company_on_it_are_said():
     timing, rate = bench.Timing((1.0,) * 5), ceiling.Ceiling(1e9, 1e9)
     card = {"slowed": ["power cap"], "others": 2}
