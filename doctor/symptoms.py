@@ -280,7 +280,7 @@ def told(
     hints: Mapping[str, str],
 ) -> Symptom:
     """One finding for all the lines that say the same; it rests on the surest, then the first."""
-    signature, match, _ = min(said, key=lambda one: (-one[0].confidence, one[1].line.number))
+    signature, match, _ = min(said, key=rests_on)
     values = dict(match.captures)
     if match.trace is not None and match.trace.pack:
         values.setdefault("pack", match.trace.pack)
@@ -299,6 +299,12 @@ def told(
         tuple(fact for fact in signature.decide if fact not in hints),
         signature.rest,
     )
+
+
+def rests_on(one: Said) -> tuple[float, bool, int]:
+    """The surest, then what says more than that there is a traceback, then the first."""
+    signature, match, _ = one
+    return -signature.confidence, traceback.starts(match.line.text), match.line.number
 
 
 def evidence(match: Match, hints: Mapping[str, str]) -> Iterator[str]:
