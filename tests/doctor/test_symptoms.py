@@ -288,11 +288,11 @@ BOMBS = ["a" * 3500, "no module named '" * 220, "[errno " * 500, "x.dll " * 600,
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda text: text[:8])
 def test_a_hostile_line_costs_little(bomb):
-    start = time.perf_counter()
+    start = time.process_time()
     for many in BOOK.searches.values():
         for pattern, _ in many:
             pattern.search(bomb)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(
