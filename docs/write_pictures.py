@@ -1,9 +1,12 @@
-"""Screenshots of a run's page into docs/pictures/, by a real Chromium at three widths.
+"""Screenshots of a run's page and of a fleet's into docs/pictures/, by a real Chromium at three
+widths.
 
-python -m docs.write_pictures RUN     RUN: the folder that `comfy-doctor run` left
+python -m docs.write_pictures RUN           RUN: the folder that `comfy-doctor run` left
+python -m docs.write_pictures FLEET.html    the page that `fleet check --html FLEET.html` left
 """
 
 import sys
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -23,21 +26,33 @@ TAKEN = (  # language, width, scheme; together every width, scheme and language
 )
 
 
-def main(run: Path) -> None:
+def main(named: Path) -> None:
     HERE.mkdir(exist_ok=True)
-    file = page.named(run)
     with browser.browser() as tab:
-        for lang, width, scheme in TAKEN:
-            shown = HERE / f"report.{lang}.html"
-            page.write(shown, page.read(file), lang, file)
-            tab.open(shown, width, scheme)
-            name = f"report.{lang}.{width}.{scheme}.png"
-            keep(tab.screenshot(), HERE / name)
-            if width == max(browser.WIDTHS):
-                keep(tab.screenshot(), HERE / name.replace("report", "front"), FRONT)
-            shown.unlink()
+        taken = fleet(tab, named) if named.suffix == ".html" else report(tab, named)
+        for name, png in taken:
+            keep(png, HERE / name)
+            if name.startswith(f"report.{name.split('.')[1]}.{max(browser.WIDTHS)}."):
+                keep(png, HERE / name.replace("report", "front"), FRONT)
         if said := tab.console():
             sys.exit("\n".join(said))
+
+
+def report(tab: browser.Browser, run: Path) -> Iterator[tuple[str, bytes]]:
+    file = page.named(run)
+    for lang, width, scheme in TAKEN:
+        shown = HERE / f"report.{lang}.html"
+        page.write(shown, page.read(file), lang, file)
+        tab.open(shown, width, scheme)
+        yield f"report.{lang}.{width}.{scheme}.png", tab.screenshot()
+        shown.unlink()
+
+
+def fleet(tab: browser.Browser, shown: Path) -> Iterator[tuple[str, bytes]]:
+    for lang, width, scheme in TAKEN:
+        tab.open(shown, width, scheme)
+        tab.script(f"document.getElementById('in-{lang}').checked = true")
+        yield f"fleet.{lang}.{width}.{scheme}.png", tab.screenshot()
 
 
 FRONT = 1700  # pixels of height that stand for a page where it is shown to a reader

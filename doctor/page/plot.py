@@ -5,8 +5,8 @@ from math import floor, log10
 
 from doctor.page.markup import safe
 
-WIDE, HIGH, LEFT, BELOW = 640, 220, 64, 34
-BAR_LEFT, BAR_RIGHT = 150, 110
+WIDE, HIGH, LEFT, BELOW = 640, 236, 64, 50  # room for the larger letters of a narrow page
+BAR_LEFT, BAR_RIGHT = 190, 110
 
 
 def dots(title: str, values: Sequence[float], level: float, across: str, up: str) -> str:
@@ -29,7 +29,7 @@ def dots(title: str, values: Sequence[float], level: float, across: str, up: str
         for t in ticks
     ]
     for place in range(0, len(values), max(1, len(values) // 10)):
-        middle = f'x="{x(place):.1f}" y="{HIGH - 16}" text-anchor="middle"'
+        middle = f'x="{x(place):.1f}" y="{HIGH - 30}" text-anchor="middle"'
         drawn.append(f"<text {middle}>{place + 1}</text>")
     line = f'y1="{y(level):.1f}" y2="{y(level):.1f}"'
     drawn.append(f'<line class="level" x1="{LEFT}" x2="{WIDE - 16}" {line}/>')
@@ -38,8 +38,8 @@ def dots(title: str, values: Sequence[float], level: float, across: str, up: str
         f"{safe(f'{v:.4g}')}</title></circle>"
         for n, v in enumerate(values)
     ]
-    drawn.append(f'<text x="{WIDE - 16}" y="{HIGH - 2}" text-anchor="end">{across}</text>')
-    drawn.append(f'<text x="4" y="{HIGH - 2}">{up}</text>')
+    drawn.append(f'<text x="{WIDE - 16}" y="{HIGH - 6}" text-anchor="end">{across}</text>')
+    drawn.append(f'<text x="4" y="{HIGH - 6}">{up}</text>')
     return svg(title, HIGH, drawn)
 
 
@@ -81,7 +81,7 @@ def roof(title: str, intensity: float, rate: float, most: float, slope: float, u
         f'<polyline class="level" fill="none" points="{line}"/>',
         f'<circle class="dot" cx="{x(intensity):.1f}" cy="{y(rate):.1f}" r="5"/>',
         f'<text x="{x(intensity):.1f}" y="{y(rate) + 20:.1f}" text-anchor="middle">{told}</text>',
-        f'<text x="{WIDE - 16}" y="{HIGH - 2}" text-anchor="end">{units}</text>',
+        f'<text x="{WIDE - 16}" y="{HIGH - 6}" text-anchor="end">{units}</text>',
         f'<text x="{LEFT + 4}" y="{y(most) - 6:.1f}">{most / 1e12:.3g} TFLOP/s</text>',
         f'<text x="{LEFT + 4}" y="{HIGH - BELOW + 14}">{slope / 1e9:.3g} GB/s</text>',
     ]

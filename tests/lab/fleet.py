@@ -1,7 +1,7 @@
 """Ray for real on this machine: raylets that differ, one that is killed in mid-run, one whose
 environment is broken, one that hangs; and `fleet` has to be right about each of them.
 
-    python -m tests.lab.fleet [--out FILE]      check, render, and a cluster of two: 8 minutes
+    python -m tests.lab.fleet [--out FILE]     check, render, and a cluster of two: 8 minutes
     python -m tests.lab.fleet check render      without the last: 4 minutes
 
 What is true of a node hangs on no race here. The doctor of the one that hangs is stopped (SIGSTOP)
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def checked(lab: Lab, limit: int = LIMIT) -> Answer:
     child = begin(
         *("check", "--level", 1, "--only", "torch-missing", "--json"),
         *("--address", lab.address, "--python", "$FLEET_PYTHON", "--limit", limit),
+        *("--html", lab.folder / "check.html"),
     )
     asked = lab.folder / "killed.asked"
     until(lambda: asked.exists() or child.poll() is not None)
@@ -309,10 +311,13 @@ def whole(folder: Path, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=", ".join(PARTS))
-    options.add_argument("--out", type=Path)
+    options.add_argument("--out", type=Path, help="the results, as JSON")
+    options.add_argument("--pages", type=Path, help="a folder for the pages that it made")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
         rows = list(whole(Path(name), asked.parts))
+        for page in Path(name).glob("*/*.html") if asked.pages else ():
+            shutil.copy(page, asked.pages)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     told = {
         "command": "python -m tests.lab.fleet --out tests/lab/fleet.json",
