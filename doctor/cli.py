@@ -81,6 +81,7 @@ def obey(words: Sequence[str], screen: Screen) -> int:
         options.parser().print_help()
         return 2
     screen.lang, screen.verbose = args.lang or screen.lang, args.verbose
+    screen.preview = getattr(args, "preview", screen.preview)
     module, function = VERBS.get(f"{args.verb} {getattr(args, 'act', '')}") or VERBS[args.verb]
     code: int = getattr(import_module(f"doctor.verbs.{module}"), function)(args, screen)
     return code

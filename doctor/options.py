@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from doctor import __version__
+from doctor import __version__, terminal
 from doctor.facts import Refusal
 from doctor.words import LANGUAGES
 
@@ -343,6 +343,8 @@ def run(verb: argparse.ArgumentParser) -> None:
     )
     where = "the page for people; default: report.html beside the picture"
     verb.add_argument("--html", metavar="FILE", help=where)
+    shown = "the picture while it is sampled, in terminals that can show one; default auto"
+    verb.add_argument("--preview", choices=terminal.CHOICES, default="auto", help=shown)
     drawing(verb)
 
 

@@ -1,11 +1,13 @@
-"""Preview: a render's steps as small pictures, from its trace and without a decoder.
+"""Preview: a render's steps as small pictures, as they come or from its trace, without a decoder.
 
 How a channel of the latent colours a picture is fitted to the very render: its last step against
 the picture that was decoded from it, by least squares. So it holds for every model.
 """
 
 import math
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -30,6 +32,12 @@ def strip(trace: Mapping[str, Tensor]) -> Iterator[Image.Image]:
     for place in range(count):
         n = steps[math.ceil((place + 1) * len(steps) / count) - 1]
         yield coloured(trace[f"step/{n}"], colours, math.sqrt(1 + sigmas[n] ** 2))
+
+
+def told(glimpse: Mapping[str, Any]) -> Image.Image:
+    """What the runner says of a step: width, height, and rgb, row by row in base64."""
+    size = glimpse["width"], glimpse["height"]
+    return Image.frombytes("RGB", size, b64decode(glimpse["rgb"]))
 
 
 def photo(image: Tensor) -> Image.Image:

@@ -40,8 +40,8 @@ ENDS = ("done", "rolled-back", "undone", "damaged")
 class Journal:
     """The notes of one installation, in its folder `.comfy-doctor`."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, waited: bool = False) -> None:
+        self.home, self.waited = home, waited  # waited: another doctor was at work until now
         self.path = home / "journal.jsonl"
 
     def write(self, event: str, receipt: str, **more: Any) -> None:
@@ -122,20 +122,30 @@ def now() -> str:
     return time.strftime(STAMP, time.gmtime())
 
 
+TURN = 0.2  # seconds between two tries to get the lock
+
+
 class Busy(Refusal):
     """Another doctor is treating this installation now."""
 
 
 @contextmanager
-def locked(home: Path) -> Iterator[Journal]:
-    """The journal, while nobody else holds it. Busy if somebody does."""
+def locked(home: Path, patience: float = 0.0) -> Iterator[Journal]:
+    """The journal, while nobody else holds it. Busy if somebody does for so many seconds."""
     open_home(home)
     with (home / "lock").open("a+") as file:
-        try:
-            lock(file.fileno())
-        except OSError as error:
-            raise Busy(f"Another comfy-doctor is at work on {home.parent}; wait for it.") from error
-        yield Journal(home)
+        began, waited = time.monotonic(), False
+        while True:
+            try:
+                lock(file.fileno())
+                break
+            except OSError as error:
+                if time.monotonic() - began >= patience:
+                    busy = f"Another comfy-doctor is at work on {home.parent}; wait for it."
+                    raise Busy(busy) from error
+                waited = True
+                time.sleep(TURN)
+        yield Journal(home, waited)
 
 
 def lock(descriptor: int) -> None:

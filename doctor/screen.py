@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -18,6 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from doctor.words import printable, say
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from doctor.easel import Easel
 
 # What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
 # have none, and are never folded: they are to be copied whole.
@@ -32,6 +38,7 @@ class Screen:
         self.lang = lang
         self.as_json = as_json
         self.verbose = False
+        self.preview = "none"  # one of terminal.CHOICES: how pictures that change are shown
         self.out = console(as_json, no_color)
         self.err = console(True, no_color)
         self.ticker = Ticker(self.err)
@@ -108,8 +115,21 @@ class Screen:
         line = printable(line)
         self.err.print(Text(line, style=STYLES.get(line[:1], "")))
 
-    def step(self, what: str, stage: str) -> None:
-        """Progress within a stage: at once on a terminal, one line for each stage elsewhere."""
+    @cached_property
+    def easel(self) -> "Easel":
+        from doctor.easel import Easel  # Pillow comes with it, which not all verbs have
+
+        off = self.as_json or (self.preview == "auto" and self.err.no_color)
+        size = self.err.width, self.err.height
+        self.ticker.easel = Easel(self.err.file, "none" if off else self.preview, *size)
+        return self.ticker.easel
+
+    def step(self, what: str, stage: str, picture: "Image | None" = None) -> None:
+        """Progress within a stage: at once on a terminal, one line for each stage elsewhere; with
+        what there is so far, where pictures are shown."""
+        if picture is not None:
+            self.ticker.clear(keep=True)
+            self.easel.draw(picture)
         self.ticker.step(what, stage)
 
     def ask(self) -> bool:
@@ -190,6 +210,7 @@ class Ticker:
         self.what = ""
         self.since = 0.0
         self.stage = ""
+        self.easel: Easel | None = None  # stands above the line
         self.timer: threading.Timer | None = None
         self.lock = threading.Lock()
 
@@ -200,7 +221,7 @@ class Ticker:
 
     def step(self, what: str, stage: str) -> None:
         if self.console.is_terminal:
-            self.clear()
+            self.clear(keep=True)
             self.what, self.since = what, time.monotonic()
             self.tick()
         elif stage != self.stage:
@@ -226,7 +247,8 @@ class Ticker:
             else:
                 self.console.print(line)
 
-    def clear(self) -> None:
+    def clear(self, keep: bool = False) -> None:
+        """The line, and the picture above it unless that is to be kept."""
         with self.lock:
             if self.timer:
                 self.timer.cancel()
@@ -234,3 +256,5 @@ class Ticker:
             if shown and self.console.is_terminal:
                 self.console.file.write("\r\x1b[2K")
                 self.console.file.flush()
+            if self.easel and not keep:
+                self.easel.clear()

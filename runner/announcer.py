@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runner.report import say
@@ -17,7 +18,9 @@ class Announcer:
     last: float = field(default_factory=time.monotonic)
     stage: str = ""  # what was announced last and is not finished
 
-    def __call__(self, stage: str, done: int, of: int) -> None:
+    def __call__(
+        self, stage: str, done: int, of: int, picture: Mapping[str, object] | None = None, /
+    ) -> None:
         now, pause = time.monotonic(), 1.0 if self.style == "lines" else 0.2
         finished = done == of and self.stage == stage
         if self.style == "none" or (now - self.last < pause and not finished):
@@ -26,7 +29,8 @@ class Announcer:
         text = f"{say(stage, self.lang)} {done}/{of}"
         match self.style:
             case "json":
-                event = {"stage": stage, "done": done, "of": of}
+                event: dict[str, object] = {"stage": stage, "done": done, "of": of}
+                event |= {"picture": picture} if picture else {}
                 text, end = f"@progress {json.dumps(event)}", "\n"
             case "tty":
                 text, end = f"\r\033[K{'' if done == of else text}", ""

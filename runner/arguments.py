@@ -80,6 +80,8 @@ def about_recipe(one: Parser) -> None:
     one.add_argument("--return-with-leftover-noise", action=switch, default=False)
     one.add_argument("--stop-at-clip-layer", type=int, help="CLIP skip, as ComfyUI counts: -2")
     one.add_argument("--out", type=Path, required=True, metavar="PNG")
+    small = "with --progress json: a small picture of each step, too"
+    one.add_argument("--glimpses", action="store_true", help=small)
     one.add_argument("--trace", type=Path, metavar="F.safetensors")
     one.add_argument(
         "--page", type=Path, metavar="DIR", help="tell the render in pictures: two HTML pages"

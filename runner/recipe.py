@@ -1,14 +1,21 @@
 """Recipe: everything that decides how a picture comes out, and what is said when it cannot."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Protocol
 
 SEEDS = 2**64  # ComfyUI's KSampler takes 0 .. 2^64 - 1
 LONGEST_WALK = 10_000  # steps; KSampler's own limit
 LARGEST_SIDE = 16_384  # pixels; ComfyUI's MAX_RESOLUTION
 
-Progress = Callable[[str, int, int], None]  # (stage, done, of)
+
+class Progress(Protocol):
+    """Told how far the work is; `picture` is what there is so far, where that was asked for."""
+
+    def __call__(
+        self, stage: str, done: int, of: int, picture: Mapping[str, object] | None = None, /
+    ) -> None: ...
 
 
 class Refused(Exception):

@@ -43,7 +43,7 @@ def written(
         from runner import listening
 
         models, ears = listening.overheard(models)
-    done, kept = trace.render(models, recipe, image, tell)
+    done, kept = trace.render(models, recipe, image, tell, options.glimpses)
     files = [options.out, options.trace] if options.trace else [options.out]
     told = {"recipe": json.dumps(recipe.to_json()), "checkpoint": models.name}
     called = getattr(options, "called", None) or str(picture or "example.png")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.devices import name, settle, threads
+from runner.glimpse import glimpse
 from runner.pipeline import Models, img2img, not_finite
 from runner.pixels import whole_file
 from runner.recipe import Progress, Recipe
@@ -92,16 +93,21 @@ class Render:
 
 
 def render(
-    models: Models, recipe: Recipe, image: Tensor, progress: Progress
+    models: Models, recipe: Recipe, image: Tensor, progress: Progress, glimpses: bool = False
 ) -> tuple[Render, Trace]:
-    """Render a picture (1, H, W, 3) with everything on the way kept and every stage timed."""
+    """Render a picture (1, H, W, 3) with everything on the way kept and every stage timed.
+
+    glimpses: `progress` is shown a small picture of each step, too.
+    """
     trace, seconds = Trace(), dict.fromkeys(STAGES.values(), 0.0)
     began = [time.perf_counter()]
 
     def watch(seen: str, tensor: Tensor) -> None:
         trace.watch(seen, tensor)
         if seen.startswith("step/"):
-            progress("step", int(seen.removeprefix("step/")), recipe.steps)
+            step = int(seen.removeprefix("step/"))
+            there = glimpse(trace.tensors, step, models.latent_scale) if glimpses else None
+            progress("step", step, recipe.steps, there)
         if seen in STAGES:
             settle(models.placement.device)
             seconds[STAGES[seen]] = time.perf_counter() - began[0]

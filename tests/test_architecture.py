@@ -17,8 +17,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         fetch network packs registry intact
         child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
         journal sync lock trial treat nodes
-        api events img2img prompt tensors pictures preview smoke launch launched
-        handoff redact report page fleet monitor unit options screen verbs cli start __main__
+        api events img2img prompt tensors pictures preview terminal graphics smoke launch launched
+        handoff redact report page fleet monitor unit options easel screen verbs cli start __main__
     """.split(),
     "runner": """
         report recipe pixels nodes graph canvas folders tables pickled weights early memory
@@ -27,9 +27,9 @@ ORDER = {  # a module may import only what stands before it, in its own package
         levers heap products winograd darkroom passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
-        samplers guidance pipeline workflow measures trace layers births golden gate experiments
-        rungs_formula rungs_network again rungs_whole verify ceiling nvml causes slowness
-        bench history plots
+        samplers guidance pipeline workflow measures glimpse trace layers births golden gate
+        experiments rungs_formula rungs_network again rungs_whole verify ceiling nvml causes
+        slowness bench history plots
         listening drawing page_stages page
         announcer arguments many rendered cli __main__
     """.split(),

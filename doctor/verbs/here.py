@@ -24,6 +24,7 @@ from doctor.verbs.patient import Args, target
 from doctor.verbs.told import versions
 
 Said = tuple[int, dict[str, Any]]
+PATIENCE = 1800.0  # seconds for the parts of one machine that treat the same installation in turn
 PATHS = ("comfyui", "python", "image", "checkpoint")
 
 
@@ -76,6 +77,7 @@ def run(args: Args, screen: Screen) -> Said:
     from doctor.verbs import page  # pictures are loaded for it, and for nothing else here
     from doctor.verbs import run as whole_run
 
+    args.patience = PATIENCE
     kept = Kept(screen.lang, as_json=True, no_color=True)
     with tempfile.TemporaryDirectory(prefix="comfy-doctor-") as folder:
         args.out = folder

@@ -54,7 +54,7 @@ def opened(args: Args, target: Target) -> Iterator[Journal]:
     """The installation's journal, locked; for a dry run an empty one elsewhere, so that a dry run
     takes nothing back, writes nothing into the patient, and needs no right to."""
     if not args.dry_run:
-        with locked(home(target)) as book:
+        with locked(home(target), getattr(args, "patience", 0.0)) as book:
             yield book
     else:
         with tempfile.TemporaryDirectory(prefix="comfy-doctor-dry-") as folder:

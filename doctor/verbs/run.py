@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doctor import handoff, options, report
+from doctor import handoff, options, preview, report
 from doctor.diagnose import diagnose
 from doctor.facts import Facts, Unknown, plain
 from doctor.finding import Diagnosis
@@ -31,6 +31,8 @@ def run(args: Args, screen: Screen) -> int:
     tell(facts, diagnosis, screen)
     before = facts, diagnosis
     with opened(args, facts.target) as book:
+        if book.waited:  # for what another one did here
+            facts, diagnosis = look(args, screen)
         fixed = cure(args, screen, book, facts, diagnosis)
     if args.dry_run:
         unproved(args, screen, facts, diagnosis, fixed)
@@ -67,6 +69,7 @@ def prove(
         screen.say("proof-coming", size=SIZE, memory=need // GB, minutes=MINUTES)
     try:
         words = [*recipe(args, picture), "--lang", screen.lang]
+        words += ["--glimpses"] if screen.easel.way else []
         result = handoff.ask_runner(facts.target, words, stage(screen))
     except BaseException:
         with suppress(OSError):
@@ -159,7 +162,8 @@ def refuse_bad_input(args: Args) -> None:
 def stage(screen: Screen) -> Callable[[dict[str, Any]], None]:
     def show(event: dict[str, Any]) -> None:
         name = say(f"stage-{event['stage']}", screen.lang)
-        screen.step(f"{name} {event['done']}/{event['of']}", event["stage"])
+        small = preview.told(event["picture"]) if "picture" in event else None
+        screen.step(f"{name} {event['done']}/{event['of']}", event["stage"], small)
 
     return show
 

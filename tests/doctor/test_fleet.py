@@ -21,6 +21,7 @@ from doctor.fleet.places import CRASHED, DEAD, LATE, Lost, Node, Reply, Slot, Wo
 from doctor.fleet.rounds import Patience, rounds
 from doctor.fleet.sheet import html
 from doctor.fleet.verdict import fleet, outcome, to_json
+from doctor.receipts import Busy, locked
 from doctor.words import LANGUAGES, pages
 from tests.doctor.command import ROOT, answer, doctor
 
@@ -455,6 +456,21 @@ def test_a_part_can_be_done_by_hand(tmp_path):
     )  # fmt: skip
     said = json.loads(out)
     assert (code, said["act"], said["target"]["python"]) == (0, "check", sys.executable)
+
+
+def test_parts_of_one_machine_treat_an_installation_in_turn(tmp_path):
+    """Each GPU of a node is a part of its own, and all of them belong to one installation."""
+    code = "import sys, time; from pathlib import Path; from doctor.receipts import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('in', flush=True); time.sleep(0.5)"
+    words = [sys.executable, "-c", code, str(tmp_path / "home")]
+    with subprocess.Popen(words, stdout=-1, cwd=ROOT) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(Busy), locked(tmp_path / "home"):
+            pass
+        with locked(tmp_path / "home", 20.0) as book:
+            assert book.waited
+    with locked(tmp_path / "home", 20.0) as book:
+        assert not book.waited
 
 
 def test_names_of_one_machine_are_told_apart():
