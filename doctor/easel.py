@@ -60,7 +60,7 @@ class Easel:
         wide, high = terminal.cell(self.stream) if self.way != BLOCKS else (1, 2)
         tall = picture.height * wide / (picture.width * high)  # rows for a column
         columns = max(1, int(min(WIDEST, self.columns, min(ROWS, self.lines) / tall)))
-        return columns, max(1, round(columns * tall))
+        return columns, min(max(1, round(columns * tall)), ROWS, self.lines)
 
     def clear(self) -> None:
         if self.rows:
