@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from doctor.words import printable, say
@@ -27,7 +26,14 @@ if TYPE_CHECKING:
 
 # What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
 # have none, and are never folded: they are to be copied whole.
-LEAD = re.compile(r"[✗!·?✓] | +\S+(?: \S+)?  +(?=\S)(?!(?:comfy-doctor|\S*/python\S*) |[!-~]+$)")
+LEAD = re.compile(
+    r"[✗!·?✓] | +\S+(?: \S+)?  +(?=\S)(?!comfy-doctor [a-z]|\S*/python[^\s/]* |[!-~]+$)"
+)
+# Where a line may end: at a space, and beside a sign of full width, which are written without any;
+# but what closes stays with the sign before it, and what opens with the one behind it.
+WIDE = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+UNIT = re.compile(rf"\s+|[^\s{WIDE}]+|.", re.DOTALL)
+CLOSES, OPENS = frozenset("，。；：、！？）】》」』”’…"), frozenset("（【《「『“‘")
 STYLES = {"✗": "bold red", "!": "yellow", "·": "cyan", "?": "magenta", "✓": "green"}
 
 
@@ -49,20 +55,7 @@ class Screen:
     def lines(self, lines: Iterable[str]) -> None:
         self.ticker.clear()
         for line in map(printable, lines):
-            style = STYLES.get(line[:1], "")
-            lead = LEAD.match(line)
-            if lead and self.out.is_terminal and cell_len(line) > self.out.width:
-                self.hang(lead[0], line[lead.end() :], style)
-            else:
-                self.out.print(Text(line, style=style))
-
-    def hang(self, lead: str, rest: str, style: str) -> None:
-        """A long line whose second and later lines begin below its text, not below its mark."""
-        table = Table.grid()
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        table.add_row(Text(lead, style=style), Text(rest, style=style))
-        self.out.print(table, soft_wrap=False)
+            put(self.out, line)
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
         """Labels and values; on a terminal values fold below themselves, else they stay whole."""
@@ -72,12 +65,13 @@ class Screen:
             width = max((cell_len(label) for label, _ in both), default=0)
             self.lines(f"{set_cell_size(label, width)}  {value}" for label, value in both)
             return
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for label, value in rows:
-            table.add_row(Text(label), Text(printable(value)))
-        self.out.print(table, soft_wrap=False)
+        both = [(label, printable(value)) for label, value in rows]
+        width = max((cell_len(label) for label, _ in both), default=0) + 2
+        for label, value in both:
+            first, *others = folded(value, self.out.width - width)
+            self.out.print(Text(set_cell_size(label, width), style="dim"), first, sep="")
+            for line in others:
+                self.out.print(" " * width + line)
 
     def picture(self, rows: Iterable[Sequence[tuple[str, str]]]) -> None:
         """Rows of (upper, lower) colours as half blocks, where colours and blocks can be shown."""
@@ -112,8 +106,7 @@ class Screen:
     def news(self, line: str) -> None:
         """What is known already of something that goes on: a line on stderr, as it comes."""
         self.ticker.clear()
-        line = printable(line)
-        self.err.print(Text(line, style=STYLES.get(line[:1], "")))
+        put(self.err, printable(line))
 
     @cached_property
     def easel(self) -> "Easel":
@@ -180,6 +173,46 @@ def plainer(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("plainer", plainer)
+
+
+def put(console: Console, line: str) -> None:
+    """A line; on a terminal too narrow for it, its later lines begin below its text."""
+    style, lead = STYLES.get(line[:1], ""), LEAD.match(line)
+    if not lead or not console.is_terminal or cell_len(line) <= console.width:
+        console.print(Text(line, style=style))
+        return
+    indent = " " * cell_len(lead[0])
+    lines = folded(line[lead.end() :], console.width - len(indent))
+    for before, part in zip([lead[0], *[indent] * len(lines)], lines, strict=False):
+        console.print(Text(before + part, style=style))
+
+
+def folded(text: str, width: int) -> list[str]:
+    """The text in lines of at most so many places (twenty at least); a word that is longer than a
+    line ends after a slash, where it has one."""
+    width, lines, line = max(width, 20), [], ""
+    for unit in units(text):
+        if cell_len(line + unit.rstrip()) <= width:
+            line += unit
+            continue
+        lines += [line.rstrip()] if line.strip() else []
+        line = unit.lstrip()
+        while cell_len(line) > width:
+            fits = next(n for n in range(len(line), 0, -1) if cell_len(line[:n]) <= width)
+            cut = line.rfind("/", 0, fits) + 1 or fits
+            lines, line = [*lines, line[:cut]], line[cut:]
+    return [*lines, line.rstrip()] if line.strip() or not lines else lines
+
+
+def units(text: str) -> list[str]:
+    """What stays on one line: words, spaces, and single signs of full width."""
+    found: list[str] = []
+    for unit in UNIT.findall(text):
+        if found and (unit[0] in CLOSES or found[-1][-1] in OPENS):
+            found[-1] += unit
+        else:
+            found.append(unit)
+    return found
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -92,7 +92,7 @@ def test_a_finding_is_told_once_with_all_who_have_it():
     (group,) = whole.groups
     assert group.slots == tuple(names)
     lines = list(told.lines(whole, "en"))
-    assert "    on  n00, n01, n02, n03, n04, n05 and 3 more" in lines
+    assert "    on       n00, n01, n02, n03, n04, n05 and 3 more" in lines
     assert lines[-1] == "✗ 9 asked: 0 healthy, 9 with errors, 0 not judged."
 
 

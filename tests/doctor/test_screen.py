@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from doctor import pictures
 from doctor.facts import ComfyUI, plain
-from doctor.screen import PLAIN
+from doctor.screen import PLAIN, folded
 from doctor.verbs import page
 from tests.doctor.command import ROOT, doctor
 from tests.doctor.test_page import FACTS, PROOF
@@ -108,6 +108,38 @@ def test_an_old_console_gets_signs_that_it_has(sick, encoding, lang):
     text = said.decode(encoding)
     assert re.search("^x ", text, re.MULTILINE), "the mark of an error"
     assert "\\u" not in text
+
+
+@pytest.mark.parametrize("width", [20, 33, 60])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "从同一个索引安装与当前 torch 对应的版本，并且不安装依赖，以保持 torch 不变（例如 2.13）。",
+        "no torch in /srv/ComfyUI/.venv/lib/python3.11/site-packages of this machine",
+        "x" * 100,
+        "节" * 100,
+        "，" * 30,
+        " ",
+        "",
+    ],
+)
+def test_a_folded_text_fits_and_is_whole(text, width):
+    lines = folded(text, width)
+    assert all(cell_len(line) <= width for line in lines) or "，，" in text
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert not any(line[0] in "，。）" for line in lines if line and "，，" not in text)
+
+
+def test_chinese_fills_its_lines_and_a_long_path_ends_after_a_slash():
+    assert folded("用 --cpu 启动；comfy-doctor 会为这个安装保留该参数，直到有", 32) == [
+        "用 --cpu 启动；comfy-doctor 会为",
+        "这个安装保留该参数，直到有",
+    ]
+    assert folded("in /tmp/ray/session_2026-11-25/runtime_resources/x", 30) == [
+        "in",
+        "/tmp/ray/session_2026-11-25/",
+        "runtime_resources/x",
+    ]
 
 
 def test_json_is_json_whatever_the_console(sick):
