@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.embeddings import NOTHING, Shelf
+from runner.products import product
 from runner.tokenizer import CHUNK, END, START, Chunk, chunks
 
 HEAD = 64  # features of one attention head
@@ -44,7 +45,7 @@ class Linear(nn.Linear):
     """A linear layer that computes in its input's precision, however its weights are stored."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return product(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class LayerNorm(nn.LayerNorm):

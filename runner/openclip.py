@@ -27,6 +27,7 @@ from runner.clip import (
     weighed,
 )
 from runner.embeddings import NOTHING, Shelf
+from runner.products import product
 from runner.tokenizer import END, Chunk, chunks
 
 HEAD = 64  # features of one attention head
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # (B, L, D), (L, L)
-        mixed = F.linear(x, self.in_proj_weight.to(x.dtype), self.in_proj_bias.to(x.dtype))
+        mixed = product(x, self.in_proj_weight.to(x.dtype), self.in_proj_bias.to(x.dtype))
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in mixed.chunk(3, -1))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(seen.transpose(1, 2).flatten(2))

@@ -21,10 +21,10 @@ ORDER = {  # a module may import only what stands before it, in its own package
         handoff redact report page fleet monitor unit options easel screen verbs cli start __main__
     """.split(),
     "runner": """
-        report recipe pixels nodes graph canvas folders tables pickled weights early memory
+        report recipe pixels nodes graph canvas folders tables pickled weights early memory products
         embeddings tokenizer clip contrast openclip vae unet families aliases checkpoint lora
         sources synthetic embedded devices
-        levers heap products winograd darkroom passes kernels graphs engine
+        levers heap winograd darkroom passes kernels graphs engine
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow measures glimpse trace layers births golden gate
