@@ -402,6 +402,21 @@ def test_work_that_was_not_done_again_is_no_timing(subject, monkeypatch):
         assert honest(subject).verdict == "passed"
 
 
+def test_what_is_faster_only_most_of_the_time_was_not_kept(subject, monkeypatch):
+    """Somebody else on the machine: a later step took longer, but one earlier one took longest."""
+    clock = [0.0]
+    ticks = iter([10.0] + 5 * [10.0, 12.0] + [14.0, 12.0])
+
+    def compute(x, sigma):
+        clock[0] += next(ticks)
+        return x
+
+    monkeypatch.setattr(whole.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(whole, "guide", lambda *_: compute)
+    with torch.inference_mode():
+        assert whole.timing(subject).verdict == "not judged"
+
+
 def test_the_experiments_leave_everything_as_it_was(subject):
     before = torch.get_num_threads(), torch.backends.cuda.flash_sdp_enabled()
     for experiment in experiments.EXPERIMENTS:
