@@ -107,10 +107,15 @@ def sentence(error: BaseException, lang: str) -> str:
 
 @cache
 def phrases(lang: str) -> Sequence[tuple[re.Pattern[str], str]]:
-    """English sentences with their blanks, and what they are in a language; the longest first."""
+    """English sentences with their blanks, and what they are in a language; those that say most
+    of themselves first."""
     table = read(FOLDER / "phrases.toml")["phrases"]
-    both = sorted(((row["en"], row[lang]) for row in table), key=lambda one: -len(one[0]))
+    both = sorted(((row["en"], row[lang]) for row in table), key=lambda one: -said(one[0]))
     return [(re.compile(blanks(english), re.DOTALL), other) for english, other in both]
+
+
+def said(english: str) -> int:
+    return len(english.replace("{}", ""))
 
 
 def blanks(english: str) -> str:
@@ -121,15 +126,19 @@ def phrase(text: str, lang: str) -> str:
     """What a check or a refusal wrote in English, in a language; as it is where none is known."""
     if lang == "en":
         return text
+    place, _, why = text.partition(": ")
+    if why and ("/" in place or place.startswith("--")) and " " not in place:
+        told = phrase(why, lang)  # what is with an address, a path or a flag
+        if told != why:
+            return f"{place}: {told}"
     for pattern, other in phrases(lang):
         found = pattern.fullmatch(text)
         if found:
             return other.format(*(phrase(part, lang) for part in found.groups()))
-    if " | " in text:  # one route after another
-        return " | ".join(phrase(part, lang) for part in text.split(" | "))
-    place, _, why = text.partition(": ")
-    named = why and "/" in place and " " not in place  # an address or a path, and what is with it
-    return f"{place}: {phrase(why, lang)}" if named else text
+    for between in (" | ", "; "):  # one route, or one change, after another
+        if between in text:
+            return between.join(phrase(part, lang) for part in text.split(between))
+    return text
 
 
 def printable(line: str) -> str:
