@@ -34,6 +34,7 @@ for model in "sd15 512" "sdxl 1024"; do
     read -r name size <<<"$model"
     bench=("$python" -m runner bench --model "$name" --size "$size" --steps 30 --runs 5 --json)
     part "bench-$name" "${bench[@]}"
+    part "allocators-$name" "${bench[@]}" --allocators
     for lever in graph kernels qkv trunk words times all; do
         part "bench-$name-without-$lever" "${bench[@]}" --without "$lever"
     done
@@ -42,7 +43,7 @@ done
 # Beside others, in one run.
 checkpoint="$out/sd15.safetensors"
 part synthetic "$python" -m runner synthetic sd15 --out "$checkpoint" --json
-peers=("$python" "$here/benchmarks/peers.py" --checkpoint "$checkpoint" --sizes 512 --steps 30)
+peers=("$python" "$here/benchmarks/peers.py" --checkpoint "$checkpoint" --sizes 512 --steps 29 --of 30)
 [ -n "$comfyui" ] && peers+=(--comfyui "$comfyui" --comfyui-python "${3:-$python}")
 part peers "${peers[@]}" --compiled --folder "$out" --out "$out/peers-results.json"
 rm -f "$checkpoint" "$out"/*.pt

@@ -362,6 +362,8 @@ def main() -> int:
     words.add_argument("--out", type=Path)
     words.add_argument("--worker", help=argparse.SUPPRESS)
     options = words.parse_args()
+    if options.steps >= options.of:
+        words.error(f"--steps {options.steps} and the first one are more than --of {options.of}.")
     if options.worker:
         return works(options)
     options.folder.mkdir(exist_ok=True)

@@ -142,6 +142,11 @@ def about_bench(one: Parser) -> None:
     one.add_argument("--runs", type=int, default=3)
     one.add_argument("--warmup", type=int, default=1, help="runs that are not timed")
     one.add_argument(
+        "--allocators", action="store_true",
+        help="NVIDIA: time torch's allocator and cudaMallocAsync, each in its own process, and say "
+        "whether --disable-cuda-malloc is called for",
+    )  # fmt: skip
+    one.add_argument(
         "--compare", type=Path, metavar="FILE",
         help="an earlier result, or a history; runs of another machine or settings are refused",
     )  # fmt: skip

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with ended_like_interrupted():
             options = parser().parse_args(arguments)
+            options.words = arguments
             if getattr(options, "checkpoint", None):
                 early.begin(options.checkpoint, options.device)
             code, answer, lines = options.run(options, announcer(options, lang), lang)
@@ -345,6 +346,8 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
 
     earlier = history.read(options.compare) if options.compare else []
     placement = placed(options)
+    if options.allocators:
+        return under_both(options, placement, lang)
     names = ("batch", "steps", "runs", "warmup")
     chosen = {name: getattr(options, name) for name in names}
     asked = [bench.settings_for(options.model, placement, size=s, **chosen) for s in options.size]
@@ -364,6 +367,16 @@ def benches(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     if options.history:
         answer |= history.beside(options.history, results)
     return 0, answer, [*bench_lines(answer, lang), *plots.lines(answer, lang)]
+
+
+def under_both(options: argparse.Namespace, placement: "Placement", lang: str) -> Answer:
+    from runner import allocators
+
+    if placement.device.type != "cuda":
+        what = f"--allocators compares memory of NVIDIA cards; this is {placement.device}."
+        raise Refused("no-cuda-device", what)
+    answer = allocators.compared(options.words, allocators.child)
+    return 0, answer, list(bench_lines(answer, lang))
 
 
 def proves(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:

@@ -32,6 +32,8 @@ WORDS: dict[str, dict[str, str]] = {
         "fits": "Fits the prompt by {after:.2f}, before {before:.2f} (CLIP's cosine).",
         "faster": "{times:.2f} times as fast as the other result.",
         "cause": "cause",
+        "with-malloc": "ComfyUI's cudaMallocAsync may stay as it is: {because}.",
+        "without-malloc": "Start ComfyUI with --disable-cuda-malloc: {because}.",
         "plot-stages": "Time by stage:",
         "plot-spread": "How long steps took:",
         "plot-sizes": "Steps a second by size:",
@@ -74,6 +76,8 @@ WORDS: dict[str, dict[str, str]] = {
         "fits": "与提示词的契合度 {after:.2f}，渲染前为 {before:.2f}（CLIP 余弦）。",
         "faster": "速度是另一结果的 {times:.2f} 倍。",
         "cause": "原因",
+        "with-malloc": "ComfyUI 的 cudaMallocAsync 可以保留：{because}。",
+        "without-malloc": "请用 --disable-cuda-malloc 启动 ComfyUI：{because}。",
         "plot-stages": "各阶段用时：",
         "plot-spread": "每步用时分布：",
         "plot-sizes": "各尺寸每秒步数：",
@@ -215,6 +219,10 @@ def bench_lines(bench: Mapping[str, Any], lang: str) -> Iterator[str]:
     if "times_as_fast" in bench:
         yield say("faster", lang, times=bench["times_as_fast"])
     yield from (f"  {say('doubt', lang)}: {doubt}" for doubt in bench["doubts"])
+    if "allocators" in bench:
+        told = bench["allocators"]
+        word = "without-malloc" if told["disable_cuda_malloc"] else "with-malloc"
+        yield f"  {say(word, lang, because=told['because'])}"
     for cause in bench.get("causes", ()):
         yield f"  {say('cause', lang)}: {cause['because']} ({cause['id']})"
 

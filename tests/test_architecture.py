@@ -28,8 +28,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         schedules noise sampler
         samplers_karras samplers_adams samplers_exponential samplers_stochastic samplers_guided
         samplers guidance pipeline workflow measures glimpse trace layers births golden gate
-        experiments rungs_formula rungs_network again rungs_whole verify ceiling nvml causes
-        slowness bench history plots
+        experiments rungs_formula rungs_network again allocators rungs_whole verify ceiling nvml
+        causes slowness bench history plots
         listening drawing page_stages page
         announcer arguments many rendered cli __main__
     """.split(),
