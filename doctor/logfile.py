@@ -110,18 +110,26 @@ class Sieve:
             literals = self.held[key]
             if not literals:
                 continue
-            after = b"".join(lines[number - first + 1 : number - first + 2])
-            text = whole(raw, after) if any(word in key for word in ERRORS) else ""
-            if text and self.joined < JOINED:
-                self.joined += 1
-                joined = plain(text.encode())
-                self.learn({joined})
-                yield Line(number, text, joined=True), self.held[joined]
             times = self.times[key] = self.times.get(key, 0) + 1
             if times > REPEATS:
                 literals = tuple(text for text in literals if text in self.always)
+            elif self.joined < JOINED and any(word in key for word in ERRORS):
+                yield from self.with_the_next(
+                    number, raw, lines[number - first + 1 : number - first + 2]
+                )
             for line in pieces(number, raw) if literals else ():
                 yield line, literals
+
+    def with_the_next(
+        self, number: int, raw: bytes, after: Sequence[bytes]
+    ) -> Iterator[tuple[Line, Sequence[str]]]:
+        """An error's message that goes on in the next line, as one line."""
+        text = whole(raw, *after) if after else ""
+        if text:
+            self.joined += 1
+            key = plain(text.encode())
+            self.learn({key})
+            yield Line(number, text, joined=True), self.held[key]
 
     def learn(self, keys: set[bytes]) -> None:
         """Which literals these lines hold: one search of all that are new."""
