@@ -60,3 +60,13 @@ def test_an_address_and_several_routes_keep_their_place():
     text = "https://a.example/x: its name was not found | /srv/python: Permission denied"
     told = phrase(text, "zh")
     assert told == "https://a.example/x: 找不到它的域名 | /srv/python: 权限不足"
+
+
+def test_a_flag_keeps_its_place_and_each_change_is_told():
+    said = "--cpu: gpu was GTX 1650, is RTX 4090; driver was 535.54, is 580.95"
+    told = "--cpu: gpu 原为 GTX 1650，现为 RTX 4090; driver 原为 535.54，现为 580.95"
+    assert phrase(said, "zh") == told
+
+
+def test_the_phrase_that_says_most_of_itself_is_taken():
+    assert phrase("it cannot be started: odd", "zh") == "无法启动：odd"
