@@ -314,11 +314,11 @@ def main() -> int:
     options.add_argument("--out", type=Path, help="the results, as JSON")
     options.add_argument("--pages", type=Path, help="a folder for the pages that it made")
     asked = options.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
         rows = list(whole(Path(name), asked.parts))
         for page in Path(name).glob("*/*.html") if asked.pages else ():
             shutil.copy(page, asked.pages)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     told = {
         "command": "python -m tests.lab.fleet --out tests/lab/fleet.json",
         "date": time.strftime("%Y-%m-%d"),
