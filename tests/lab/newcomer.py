@@ -1,0 +1,183 @@
+"""A newcomer's path: what README and guides tell people to type, typed in the order of the page in
+a clean place: a fresh clone, an empty home, no environment active, the system's PATH.
+
+    python -m tests.lab.newcomer [--out FILE] [PAGE ...]   all pages: half an hour, much to download
+
+Questions are answered with yes, as a person would. `HEAD:6379` is a head of Ray's on this machine.
+The suite runs what is quick of the same commands in tests/test_docs.py, and holds that both
+languages tell the same ones.
+"""
+
+import argparse
+import json
+import os
+import platform
+import pty
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from select import select
+from typing import Any
+
+from doctor.fleet.cluster import started
+from tests.doctor.command import ROOT
+from tests.doctor.test_page import ANIMAL
+from tests.test_docs import typed
+
+PAGES = (
+    "README.md",
+    *(f"docs/guides/{n}.md" for n in ("first-setup", "servers", "something-broke")),
+)
+PAGES += ("docs/fleets.md",)
+LIMIT = 1200.0  # seconds for one command
+READY = b"http://127.0.0.1"  # what `launch` says when there is nothing left to wait for
+FLEET = "~/doctor/bin/pip install --quiet ray=={ray}"  # docs/fleets.md says so in a sentence
+LEFT_OUT = {"make test": "the suite, which is run by itself: 20 minutes"}
+SHORTER = {  # on a processor; a card takes seconds for them
+    "--model sd15 --size 512": "--model sd15 --size 64 --steps 1 --runs 1",
+    "--out painted": "--out painted --steps 2",
+}
+FINDS = (" check ", " fix ", " log ", " run ", " setup ", " launch ")  # may find something: 1
+NOTHING_YET = " undo "  # 2 and a sentence where nothing was changed
+ASKS, LATER = b"[y/N]", 3.0  # a question, and the seconds that a server gets before it is ended
+
+
+@dataclass(frozen=True)
+class Typed:
+    page: str
+    command: str
+    code: int
+    seconds: float
+    last: str  # line that it said
+    wrong: str = ""
+
+
+@contextmanager
+def clean() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A clone, and the variables of somebody who has just logged in."""
+    with tempfile.TemporaryDirectory(prefix="newcomer-", dir="/tmp") as name:
+        place = Path(name)
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(place / "clone")], check=True)
+        home = place / "home"
+        (home / "ComfyUI").mkdir(parents=True)
+        (home / "comfyui.log").write_text("ModuleNotFoundError: No module named 'torchsde'\n")
+        (place / "clone" / "photos").mkdir()
+        for n in range(3):
+            (place / "clone" / "photos" / f"{n}.png").write_bytes(ANIMAL)
+        python = Path(sys.executable).resolve().parent
+        own = [str(home / "doctor" / "bin"), str(place / "clone" / ".venv" / "bin")]
+        path = [*own, str(python), "/usr/local/bin", "/usr/bin", "/bin"]
+        kept = {n: os.environ[n] for n in ("PIP_INDEX_URL", "PIP_CACHE_DIR") if n in os.environ}
+        env = {"HOME": str(home), "PATH": ":".join(path), "LANG": "C.UTF-8", "TERM": "xterm"}
+        yield place / "clone", kept | env
+
+
+def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
+    """Typed on a terminal: its exit code, and what it said. A server is ended by Ctrl-C."""
+    ours, theirs = pty.openpty()
+    pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    child = subprocess.Popen(["sh", "-c", command], cwd=place, env=env, process_group=0, **pipes)
+    os.close(theirs)
+    text, answered, end = b"", 0, time.monotonic() + LIMIT
+    with suppress(OSError):  # the other end is closed
+        while time.monotonic() < end:
+            if select([ours], [], [], 1.0)[0]:
+                text += os.read(ours, 65536)
+            if text.count(ASKS) > answered:
+                answered += 1
+                os.write(ours, b"y\n")
+            if " launch " in command and READY in text:
+                time.sleep(LATER)
+                os.killpg(child.pid, 2)
+                end = min(end, time.monotonic() + 60)
+    with suppress(ProcessLookupError):
+        if child.poll() is None and time.monotonic() >= end:
+            os.killpg(child.pid, 9)
+    code = child.wait()
+    os.close(ours)
+    return code, text
+
+
+def judged(command: str, code: int, text: str) -> str:
+    """What is wrong with how a command ended; nothing, where it is as a newcomer expects."""
+    if "Traceback" in text or "bug in comfy-doctor" in text:
+        return "a bug of ours"
+    spaced = f" {command} "
+    fine = {0} | ({1} if any(verb in spaced for verb in FINDS) else set())
+    fine |= {2} if NOTHING_YET in spaced else set()
+    fine |= {130} if " launch " in spaced else set()
+    return "" if code in fine else f"exit code {code}"
+
+
+def one(page: str, command: str, head: str, place: Path, env: dict[str, str]) -> Typed:
+    words = command.replace("HEAD:6379", head)
+    for long, short in SHORTER.items():
+        words = words.replace(long, short)
+    began = time.monotonic()
+    code, raw = said(words, place, env)
+    text = raw.decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1][-160:].replace(env["HOME"], "~") if lines else ""
+    wrong = judged(words, code, text)
+    if wrong:
+        print(text[-3000:], file=sys.stderr)
+    return Typed(
+        page, words.replace(head, "HEAD:6379"), code, time.monotonic() - began, last, wrong
+    )
+
+
+def walked(pages: list[str]) -> Iterator[Typed]:
+    """Every command of these pages, once each."""
+    seen = set(LEFT_OUT)
+    with clean() as (place, env), started(1) as head:
+        shutil.rmtree(place / ".git", ignore_errors=True)  # nothing may need it
+        ray = metadata.version("ray")  # both ends of a cluster have the same
+        for page in pages:
+            for command in typed(page):
+                if " fleet " in command and FLEET not in seen:
+                    seen.add(FLEET)
+                    yield one(page, FLEET.format(ray=ray), head, place, env)
+                if command not in seen:
+                    seen.add(command)
+                    yield one(page, command, head, place, env)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("pages", nargs="*", metavar="PAGE", default=list(PAGES))
+    options.add_argument("--out", type=Path)
+    asked = options.parse_args()
+    told = results()
+    for row in walked(asked.pages):
+        told["typed"].append(asdict(row) | {"seconds": round(row.seconds)})
+        print(f"{'✗' if row.wrong else '✓'} {row.command}  ({row.code}, {row.seconds:.0f} s)")
+        print(f"    {row.wrong or row.last}", flush=True)
+        if asked.out:  # after each, so that a walk that is cut short keeps what it has
+            text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+            asked.out.write_text(text, encoding="utf-8")
+    wrong = sum(bool(row["wrong"]) for row in told["typed"])
+    print(f"{len(told['typed'])} commands typed, {wrong} did not do what the page says")
+    return 1 if wrong else 0
+
+
+def results() -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    return {
+        "command": "python -m tests.lab.newcomer --out tests/lab/newcomer.json",
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip()[:12],
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "left out": LEFT_OUT,
+        "typed": [],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
