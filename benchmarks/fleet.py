@@ -14,6 +14,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from record import record  # noqa: E402
 
-from doctor.fleet import told  # noqa: E402
+from doctor.fleet import parcel, told  # noqa: E402
 from doctor.fleet.places import DEAD, Lost, Node, Reply, Slot, Work  # noqa: E402
 from doctor.fleet.rounds import Patience, rounds  # noqa: E402
 from doctor.fleet.sheet import html  # noqa: E402
@@ -121,6 +122,24 @@ def aggregated(there: dict[str, Reply | Lost]) -> dict[str, float]:
     return {**seconds, "all": sum(seconds.values()), "page bytes": len(page.encode())}
 
 
+def travels() -> dict[str, float]:
+    """What each action sends to a node, packed as Ray packs it."""
+    light = parcel.INSTALLERS | parcel.PICTURES
+    kinds = {
+        "check": (False, light),
+        "bench, render": (True, light),
+        "run": (True, parcel.INSTALLERS),
+        "run --yes": (True, frozenset[str]()),
+    }
+    sizes = {}
+    for name, (runner, without) in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            parcel.packed(Path(folder, "parcel"), runner, without)
+            whole = shutil.make_archive(f"{folder}/whole", "zip", f"{folder}/parcel")
+            sizes[name] = round(Path(whole).stat().st_size / 1e6, 1)
+    return sizes
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--nodes", type=int, default=1000)
@@ -147,6 +166,7 @@ def main() -> None:
         "seconds": laps,
         "seconds of reading the same JSON alone": alone,
         "megabytes at most, before and after": [before / 1000, peak / 1000],
+        "megabytes that travel to a node": travels(),
     }
     command = f"python benchmarks/fleet.py --nodes {asked.nodes} --rounds {asked.rounds}"
     record(asked.out, command, found)
