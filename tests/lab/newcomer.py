@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,7 @@ SHORTER = {  # on a processor; a card takes seconds for them
 }
 FINDS = (" check ", " fix ", " log ", " run ", " setup ", " launch ")  # may find something: 1
 NOTHING_YET = " undo "  # 2 and a sentence where nothing was changed
+KEPT = re.compile(r"PIP_.*|.*CERT_(FILE|DIR)|.*CA_BUNDLE|https?_proxy")  # of this machine's line
 ASKS, LATER = b"[y/N]", 3.0  # a question, and the seconds that a server gets before it is ended
 
 
@@ -74,7 +76,11 @@ def clean() -> Iterator[tuple[Path, dict[str, str]]]:
         python = Path(sys.executable).resolve().parent
         own = [str(home / "doctor" / "bin"), str(place / "clone" / ".venv" / "bin")]
         path = [*own, str(python), "/usr/local/bin", "/usr/bin", "/bin"]
-        kept = {n: os.environ[n] for n in ("PIP_INDEX_URL", "PIP_CACHE_DIR") if n in os.environ}
+        config = Path("~/.config/pip/pip.conf").expanduser()  # which index this machine asks
+        if config.exists():
+            (home / ".config" / "pip").mkdir(parents=True)
+            shutil.copy(config, home / ".config" / "pip")
+        kept = {n: value for n, value in os.environ.items() if KEPT.fullmatch(n)}
         env = {"HOME": str(home), "PATH": ":".join(path), "LANG": "C.UTF-8", "TERM": "xterm"}
         yield place / "clone", kept | env
 
