@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.devices import name, settle, threads
-from runner.glimpse import glimpse
+from runner.glimpse import colours, glimpse
 from runner.pipeline import Models, img2img, not_finite
 from runner.pixels import whole_file
 from runner.recipe import Progress, Recipe
@@ -99,6 +99,7 @@ def render(
 
     glimpses: `progress` is shown a small picture of each step, too.
     """
+    shares = colours(models.painter.encode, models.latent_scale) if glimpses else None
     trace, seconds = Trace(), dict.fromkeys(STAGES.values(), 0.0)
     began = [time.perf_counter()]
 
@@ -106,7 +107,7 @@ def render(
         trace.watch(seen, tensor)
         if seen.startswith("step/"):
             step = int(seen.removeprefix("step/"))
-            there = glimpse(trace.tensors, step, models.latent_scale) if glimpses else None
+            there = None if shares is None else glimpse(trace.tensors, step, shares)
             progress("step", step, recipe.steps, there)
         if seen in STAGES:
             settle(models.placement.device)

@@ -36,7 +36,8 @@ def test_the_examples_of_the_library_run(tmp_path):
 PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md")]
 PAGES += sorted((ROOT / "docs" / "guides").glob("*.md"))
 PAGES += [ROOT / "docs" / name for name in ("fleets.md", "fleets.zh.md")]
-NOT_RUN = {  # command -> why not here, and where it is
+# Command -> why not here. tests/lab/newcomer.py types them all, in a fresh clone and an empty home.
+NOT_RUN = {
     "make run": "minutes, and a torch to download; tests/lab makes the same environment",
     "make test": "this is it",
     "python3 -m venv .venv && .venv/bin/pip install .": "tests/test_pythons.py, on every Python",
@@ -60,7 +61,7 @@ NOT_RUN = {  # command -> why not here, and where it is
             "comfy-doctor fleet render --address HEAD:6379 --comfyui '~/ComfyUI' --images photos"
             " --out painted",
         ),
-        "a cluster of other machines: tests/lab/fleet.py has one of raylets on this one",
+        "a cluster of other machines: the lab has a head of Ray on this one",
     ),
 }
 
@@ -108,6 +109,14 @@ def test_every_command_does_what_a_newcomer_expects(clean, command):
 
 def test_every_reason_not_to_run_a_command_is_of_one_that_is_there():
     assert set(NOT_RUN) <= set(COMMANDS)
+
+
+def test_what_is_not_run_here_is_typed_by_the_lab():
+    from tests.lab import newcomer
+
+    there = {command for page in newcomer.PAGES for command in typed(page)}
+    assert set(NOT_RUN) - set(newcomer.LEFT_OUT) <= there
+    assert set(newcomer.LEFT_OUT) <= there
 
 
 @pytest.mark.parametrize("command", [c for c in NOT_RUN if " comfy-doctor " in f" {c}"])
