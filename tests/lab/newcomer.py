@@ -15,6 +15,7 @@ import platform
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,20 +93,24 @@ def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
     child = subprocess.Popen(["sh", "-c", command], cwd=place, env=env, process_group=0, **pipes)
     os.close(theirs)
     text, answered, end = b"", 0, time.monotonic() + LIMIT
-    with suppress(OSError):  # the other end is closed
-        while time.monotonic() < end:
-            if select([ours], [], [], 1.0)[0]:
-                text += os.read(ours, 65536)
-            if text.count(ASKS) > answered:
-                answered += 1
-                os.write(ours, b"y\n")
-            if " launch " in command and READY in text:
-                time.sleep(LATER)
-                os.killpg(child.pid, 2)
-                end = min(end, time.monotonic() + 60)
-    with suppress(ProcessLookupError):
-        if child.poll() is None and time.monotonic() >= end:
-            os.killpg(child.pid, 9)
+    try:
+        with suppress(OSError):  # the other end is closed
+            while time.monotonic() < end:
+                if select([ours], [], [], 1.0)[0]:
+                    text += os.read(ours, 65536)
+                if text.count(ASKS) > answered:
+                    answered += 1
+                    os.write(ours, b"y\n")
+                if " launch " in command and READY in text:
+                    time.sleep(LATER)
+                    os.killpg(child.pid, signal.SIGINT)
+                    end = min(end, time.monotonic() + 60)
+    finally:  # nothing goes on behind a walk that was left early
+        if child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(10)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     code = child.wait()
     os.close(ours)
     return code, text
