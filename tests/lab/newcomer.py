@@ -105,15 +105,21 @@ def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
                     time.sleep(LATER)
                     os.killpg(child.pid, signal.SIGINT)
                     end = min(end, time.monotonic() + 60)
-    finally:  # nothing goes on behind a walk that was left early
-        if child.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(10)
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+    finally:
+        left(child)
     code = child.wait()
     os.close(ours)
     return code, text
+
+
+def left(child: "subprocess.Popen[bytes]") -> None:
+    """Ended, if it has not by now: first as somebody asks for it, then at once."""
+    for sent, patience in ((signal.SIGTERM, 5), (signal.SIGTERM, 30), (signal.SIGKILL, 5)):
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(patience)
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, sent)
 
 
 def judged(command: str, code: int, text: str) -> str:
