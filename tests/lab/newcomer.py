@@ -90,9 +90,11 @@ def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
     """Typed on a terminal: its exit code, and what it said. A server is ended by Ctrl-C."""
     ours, theirs = pty.openpty()
     pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    child = subprocess.Popen(["sh", "-c", command], cwd=place, env=env, process_group=0, **pipes)
+    child = subprocess.Popen(
+        ["sh", "-c", command], cwd=place, env=env, start_new_session=True, **pipes
+    )
     os.close(theirs)
-    text, answered, end = b"", 0, time.monotonic() + LIMIT
+    text, answered, stopped, end = b"", 0, False, time.monotonic() + LIMIT
     try:
         with suppress(OSError):  # the other end is closed
             while time.monotonic() < end:
@@ -101,7 +103,8 @@ def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
                 if text.count(ASKS) > answered:
                     answered += 1
                     os.write(ours, b"y\n")
-                if " launch " in command and READY in text:
+                if " launch " in command and READY in text and not stopped:
+                    stopped = True  # asked twice it would not take its time
                     time.sleep(LATER)
                     os.killpg(child.pid, signal.SIGINT)
                     end = min(end, time.monotonic() + 60)
