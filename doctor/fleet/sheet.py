@@ -133,8 +133,8 @@ def facts(outcome: Outcome) -> Mapping[str, Any]:
 def raw(fleet: Fleet) -> str:
     """All of it to take along, as long as that does not outweigh the page."""
     data = json.dumps(to_json(fleet), ensure_ascii=False).encode("utf-8", "backslashreplace")
-    size = f"{len(data) / 1e6:.1f} MB"
+    size = f"{len(data) / 1e6:.1f} MB" if len(data) > 1e6 else f"{len(data) / 1e3:.0f} kB"
     if len(data) > CARRIED:
         return tag("p", both("html-raw-too-large", size=size))
     link = f'<a download="fleet.json" href="{uri("application/json", data)}">fleet.json</a>'
-    return tag("p", f"{link} ({safe(size)}): {both('html-raw-text')}")
+    return tag("p", f"{link} ({safe(size)}): {both('html-fleet-raw-text')}")

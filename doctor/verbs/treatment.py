@@ -1,6 +1,7 @@
 """fix, setup, undo, history: plan, ask, treat, look again; and the way back."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,10 +216,9 @@ def setup(args: Args, screen: Screen) -> int:
     if args.source:
         Source.parse(args.source)  # refuses what is none, before anything is looked at
         args.source = absolute(args.source)
-    if not folder.exists() and not args.dry_run:
-        folder.mkdir(parents=True)
     args.comfyui, args.ids = str(folder), []
-    result = fixed(args, screen)
+    with there(folder, stays=not args.dry_run):
+        result = fixed(args, screen)
     bad = bool(result["left"] or result["rolled_back"])
     if args.no_start or args.dry_run:
         result["start"] = {"tried": False, "error": "", "why": "as asked"}
@@ -226,6 +226,18 @@ def setup(args: Args, screen: Screen) -> int:
         result["start"] = started(args, screen, result["left"])
     screen.object(result | {"schema": "comfy-doctor.fix/1"})
     return 1 if bad or result["start"]["error"] else 0
+
+
+@contextmanager
+def there(folder: Path, stays: bool) -> Iterator[None]:
+    """A folder that is looked at as the empty one it will be; gone again after a dry run."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for one in () if stays else made:
+            one.rmdir()
 
 
 def absolute(source: str) -> str:
