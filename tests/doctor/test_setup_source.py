@@ -52,6 +52,7 @@ def test_comfyui_comes_from_where_the_user_says(core, host, tmp_path, online, ki
     monkeypatch.chdir(tmp_path)
     code, said = set_up(target, source, **online)
     assert not target.exists(), "a dry run makes no folder"
+    target.mkdir()
     (step,) = steps(said)["steps"]
     assert step.startswith(f"put {source}")
     words = ("fix", "comfyui-missing", "--comfyui", target, "--json")
