@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from runner.report import say
 
+PAUSE = 0.2  # seconds between two announcements
+PAUSES = {"lines": 1.0}  # of a style of its own
+
 
 @dataclass
 class Announcer:
@@ -21,7 +24,7 @@ class Announcer:
     def __call__(
         self, stage: str, done: int, of: int, picture: Mapping[str, object] | None = None, /
     ) -> None:
-        now, pause = time.monotonic(), 1.0 if self.style == "lines" else 0.2
+        now, pause = time.monotonic(), PAUSES.get(self.style, PAUSE)
         finished = done == of and self.stage == stage
         if self.style == "none" or (now - self.last < pause and not finished):
             return

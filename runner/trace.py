@@ -107,8 +107,8 @@ def render(
         trace.watch(seen, tensor)
         if seen.startswith("step/"):
             step = int(seen.removeprefix("step/"))
-            there = None if shares is None else glimpse(trace.tensors, step, shares)
-            progress("step", step, recipe.steps, there)
+            there = () if shares is None else (glimpse(trace.tensors, step, shares),)
+            progress("step", step, recipe.steps, *there)
         if seen in STAGES:
             settle(models.placement.device)
             seconds[STAGES[seen]] = time.perf_counter() - began[0]

@@ -45,7 +45,10 @@ def test_it_is_small_whole_and_never_fails(size, value):
     assert shown(told).numel() == told["width"] * told["height"] * 3
 
 
-def test_each_step_has_one_where_they_are_asked_for_and_the_picture_is_the_same(tmp_path, capfd):
+def test_each_step_has_one_where_they_are_asked_for_and_the_picture_is_the_same(
+    tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr("runner.announcer.PAUSE", 0.0)  # a quick stage is not announced otherwise
     words = ["render", "--embedded", "--steps", "2", "--progress", "json", "--json", "--out"]
     assert main([*words, str(tmp_path / "a.png"), "--glimpses"]) == 0
     out, err = capfd.readouterr()
