@@ -10,6 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+
+GRACE = 20.0  # seconds to take a change back, as `hand` gives
 
 
 def main() -> int:
@@ -25,6 +28,8 @@ def watch(child: "subprocess.Popen[bytes]") -> None:
     while os.read(0, 1):
         pass
     child.terminate()
+    time.sleep(GRACE)
+    child.kill()  # a doctor that is stopped, or hangs itself, does not hear the first
 
 
 if __name__ == "__main__":
