@@ -124,8 +124,7 @@ class Sieve:
         self, number: int, raw: bytes, after: Sequence[bytes]
     ) -> Iterator[tuple[Line, Sequence[str]]]:
         """An error's message that goes on in the next line, as one line."""
-        text = whole(raw, *after) if after else ""
-        if text:
+        for text in wholes(raw, *after) if after else ():
             self.joined += 1
             key = plain(text.encode())
             self.learn({key})
@@ -149,20 +148,37 @@ class Sieve:
 
 
 WIDTHS = (80, 120)  # at which consoles break a line
+LONGEST_WORD = 20  # letters; what is longer is a path, and may stand on a line of its own
 ERRORS = (b"err", b"no such", b"fail")
 HEADS = ("Traceback", "ERROR", "WARN", "[", "File ")
 
 
-def whole(raw: bytes, after: bytes) -> str:
-    """An error's message and the line that it goes on in; "" where it ends with its own line.
+def wholes(raw: bytes, after: bytes) -> Iterator[str]:
+    """An error's message and the line that it goes on in; nothing where it ends with its own line.
 
-    rich breaks lines after a colon, consoles break them anywhere, at their width.
+    rich breaks lines after a colon and between words, consoles anywhere, at their width.
     """
-    text, more = (bare(line.decode("utf-8", "replace")) for line in (raw, after))
-    broken = len(text) in WIDTHS
+    text, more = written(raw), written(after)
+    margin = text[: len(text) - len(text.lstrip())]
+    text, more = text.lstrip(), more.removeprefix(margin)
     if not more or more[0].isspace() or more.startswith(HEADS):
-        return ""
-    return text + ("" if broken else " ") + more if broken or text.endswith(":") else ""
+        return
+    if len(text) in WIDTHS:
+        yield text + more
+    if text.endswith(":") or is_full(text, more):
+        yield f"{text} {more}"
+
+
+def written(raw: bytes) -> str:
+    """What stands on a line in the end."""
+    return bare(raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
+
+
+def is_full(text: str, more: str) -> bool:
+    """Did the next line's first word not fit into a console's width? A sentence may end there."""
+    word = more.split(maxsplit=1)[0]
+    full = any(len(text) <= width < len(text) + 1 + len(word) for width in WIDTHS)
+    return full and len(word) <= LONGEST_WORD and text[-1] not in ".!?)]}"
 
 
 def where(text: bytes, literal: bytes, starts: Sequence[int]) -> Iterator[int]:
