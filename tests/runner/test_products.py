@@ -67,6 +67,14 @@ def test_few_rows_and_other_dtypes_are_left_to_torch(rows, dtype, asked):
     assert not asked
 
 
+def test_gradients_are_not_lost(asked):
+    x, weight, bias = case()
+    weight.requires_grad_()
+    products.product(x, weight, bias).sum().backward()
+    assert float(weight.grad.abs().sum()) > 0
+    assert not asked
+
+
 def test_banned_it_is_not_asked(asked):
     x, weight, bias = case()
     with products.without():
