@@ -153,10 +153,21 @@ def one(page: str, command: str, head: str, place: Path, env: dict[str, str]) ->
     )
 
 
+@contextmanager
+def at_home(home: str) -> Iterator[None]:
+    """What is started meanwhile has that home, as a node of the same person would."""
+    before = os.environ.get("HOME", "")
+    os.environ["HOME"] = home
+    try:
+        yield
+    finally:
+        os.environ["HOME"] = before
+
+
 def walked(pages: list[str]) -> Iterator[Typed]:
     """Every command of these pages, once each."""
     seen = set(LEFT_OUT)
-    with clean() as (place, env), started(1) as head:
+    with clean() as (place, env), at_home(env["HOME"]), started(1) as head:
         shutil.rmtree(place / ".git", ignore_errors=True)  # nothing may need it
         ray = metadata.version("ray")  # both ends of a cluster have the same
         for page in pages:
