@@ -19,11 +19,8 @@ from runner.recipe import Refused
 NATIVE, ASYNC = "native", "cudaMallocAsync"
 LOSS = 0.03  # of the speed; less is no reason to set a flag
 CODE = "import sys; sys.path.insert(0, {!r}); from runner.cli import main; sys.exit(main())"
-OWN = (
-    "--allocators",
-    "--json",
-)  # not for the processes; these, with the word behind them, neither:
-FILES = ("--history", "--compare")
+OWN = ("--allocators", "--json")  # words that are not for the processes
+FILES = ("--history", "--compare")  # nor are these, with the word behind them
 Json = dict[str, Any]
 Ask = Callable[[str, Sequence[str]], Json]  # the bench's JSON object, or {"error": words}
 

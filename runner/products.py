@@ -25,7 +25,7 @@ banned: list[bool] = []  # not empty while somebody wants none of it
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (…, I), weight (O, I), bias (O): (…, O); by oneDNN where that is there and pays."""
-    if not suits(x, weight):
+    if not suits(x, weight, bias):
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
@@ -37,9 +37,10 @@ def products(x: Tensor, weight: Tensor) -> Sequence[Tensor]:
     return [product(one, other) for one, other in zip(x, weight, strict=True)]
 
 
-def suits(x: Tensor, weight: Tensor) -> bool:
+def suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     big = x.numel() * len(weight) >= FEWEST
-    learned = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    given = [one for one in (x, weight, bias) if one is not None]
+    learned = torch.is_grad_enabled() and any(one.requires_grad for one in given)
     return big and not learned and x.dtype == torch.float32 and x.device.type == "cpu" and usable()
 
 
@@ -53,7 +54,8 @@ def there() -> bool:
     if platform.machine().lower() not in MACHINES:
         return False
     x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-    with suppress(RuntimeError, AttributeError, TypeError, NotImplementedError), torch.no_grad():
+    # no such operator; or one that wants other words, or packed weights
+    with suppress(AttributeError, RuntimeError), torch.no_grad():
         made = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
         return torch.equal(made, x @ weight.T)
     return False

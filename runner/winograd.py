@@ -72,10 +72,10 @@ def tiles(part: Tensor, down: int, across: int) -> Tensor:
     return made.view(16, -1, part.shape[3])
 
 
-def back(products: Sequence[Tensor], out: Tensor, bias: Tensor | None) -> None:
+def back(made: Sequence[Tensor], out: Tensor, bias: Tensor | None) -> None:
     """Aᵀ m A of every tile, 16 times (T, O), into the pixels of `out` (B, 2 down, 2 across, O)."""
     batch, high, wide, width = out.shape
-    m = [one.view(batch, high // 2, wide // 2, width) for one in products]
+    m = [one.view(batch, high // 2, wide // 2, width) for one in made]
     pixels = out.view(batch, high // 2, 2, wide // 2, 2, width)
     columns = [(m[x], m[4 + x], m[8 + x], m[12 + x]) for x in range(4)]
     upper = [(b + c).add_(a) for a, b, c, _ in columns]

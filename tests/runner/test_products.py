@@ -67,11 +67,12 @@ def test_few_rows_and_other_dtypes_are_left_to_torch(rows, dtype, asked):
     assert not asked
 
 
-def test_gradients_are_not_lost(asked):
-    x, weight, bias = case()
-    weight.requires_grad_()
-    products.product(x, weight, bias).sum().backward()
-    assert float(weight.grad.abs().sum()) > 0
+@pytest.mark.parametrize("place", range(3))
+def test_gradients_are_not_lost(place, asked):
+    given = case()
+    learned = given[place].requires_grad_()
+    products.product(*given).sum().backward()
+    assert float(learned.grad.abs().sum()) > 0
     assert not asked
 
 
