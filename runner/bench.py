@@ -117,8 +117,8 @@ class Bench:
     def to_json(self) -> dict[str, object]:
         """The object of schema runner.bench/1; seconds are per step, spread in seconds.
 
-        ceiling: flops and bytes a second of this device; memory and weights in bytes; causes: why
-        it is far below its ceiling, where it is.
+        ceiling: flops and bytes a second of this device; drift: how flops changed meanwhile; memory
+        and weights in bytes; causes: why it is far below its ceiling, where it is.
         """
         typical = self.timing.typical
         told: dict[str, Any] = {
@@ -148,9 +148,9 @@ class Bench:
 def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     """Time every step of `runs` sampler runs after `warmup` untimed ones, then each other stage."""
     device = models.placement.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     before = ceiling(device, models.placement.unet)
+    if device.type == "cuda":  # what the ceiling takes is not the render's
+        torch.cuda.reset_peak_memory_stats(device)
     blank = torch.zeros(settings.batch, 4, settings.size // 8, settings.size // 8)
     start = time.perf_counter()
     texts = "a dog with a hat", "a dog without a hat"
@@ -185,6 +185,7 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
     times = torch.zeros(len(said))
     asked = flops(models.denoiser.unet, blank.repeat(2, 1, 1, 1), times, said, label)  # type: ignore[arg-type]
     unet: Any = models.denoiser.unet
+    memory = memory_peak(device)
     after = ceiling(device, models.placement.unet)
     found = Bench(
         machine(device),
@@ -193,7 +194,7 @@ def measure(models: Models, settings: Settings, progress: Progress) -> Bench:
         stages,
         Ceiling(max(before.flops, after.flops), max(before.bytes, after.bytes)),
         asked,
-        memory_peak(device),
+        memory,
         others(),
         sum(weight.numel() * weight.element_size() for weight in unet.parameters()),
         looks.to_json(len(seconds)),

@@ -77,6 +77,7 @@ class Engine:
             return self.answer(x, t, text, label)
 
     def answer(self, x: Tensor, t: float, text: Tensor, label: Tensor | None) -> Tensor:
+        """The same, whichever way products are done."""
         if not self.levers.trunk:
             x = x.repeat(len(text) // len(x), 1, 1, 1)
         x = x.contiguous(memory_format=torch.channels_last)
