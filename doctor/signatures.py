@@ -15,6 +15,7 @@ from doctor.manifest import Row, read, rows
 from manifests import FOLDER
 
 INDENTED = re.compile(r"^\^")  # where a line starts, whatever it is indented by
+LISTED = re.compile(r"@(\w+)@")  # any word of a list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,14 @@ class Aside(Row):
     """What a line says that itself says that it does not matter: no signature is tried on it."""
 
     patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words(Row):
+    """Names that patterns mean by @name@: the list is written once."""
+
+    name: str
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,15 @@ def book() -> Book:
     def table(name: str, kind: type[Row]) -> tuple[Row, ...]:
         return tuple(row for file in files if name in file for row in rows(file, name, kind))
 
+    lists = {
+        one.name: f"(?:{'|'.join(one.words)})"
+        for one in table("lists", Words)
+        if isinstance(one, Words)
+    }
+    for signature in (written for file in files for written in file.get("signatures", ())):
+        signature["patterns"] = [
+            LISTED.sub(lambda found: lists[found[1]], pattern) for pattern in signature["patterns"]
+        ]
     made: dict[str, tuple[Row, ...]] = {
         "signatures": table("signatures", Signature),
         "hints": table("hints", Hint),
