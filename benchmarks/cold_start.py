@@ -1,17 +1,20 @@
 """Cold start: from the start of a process to what a smoke test waits for, ours beside others'.
 
 python benchmarks/cold_start.py --checkpoint SD15.safetensors --comfyui DIR [--rounds 3]
-    [--python PY] [--only embedded full] [--out benchmarks/results/cold_start.json]
+    [--python PY] [--only embedded full disk] [--out benchmarks/results/cold_start.json]
 
 Two waits, each in new processes of one interpreter, in turn, in an order that rotates:
 
 embedded   `render --embedded` to its verdict, beside a bare `import torch`
-full       a full-size SD 1.5 from a file at 256 x 256 to its first finished step, beside ComfyUI's
-           own loader, text encoder, VAE and sampler on --cpu; its server and its nodes are not
-           started, which is in its favour
+full       a full-size SD 1.5 from a file at 256 x 256 to its first finished step, beside ComfyUI
+           as it is started: `main.py --cpu`, the same img2img queued as soon as it answers, until
+           its websocket tells of the first step; and beside its own loader, text encoder, VAE and
+           sampler called from a script, without its server and its nodes, which nobody does
 
-The file is read once before, so that both find it in the system's memory. As many threads as torch
-takes by itself. The checkpoint: `python -m runner synthetic sd15 --out SD15.safetensors`.
+disk       the same, the file read from the disk: it is dropped from the system's memory before
+
+For `full` the file is read once before, so that all find it in the system's memory. As many threads
+as torch takes by itself. The checkpoint: `python -m runner synthetic sd15 --out SD15.safetensors`.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +34,7 @@ from peers import CFG, NEGATIVE, POSITIVE, SAMPLER, SCHEDULER, stand_in
 from record import record
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # the tests' own, and nothing of it where ComfyUI runs
 SIZE, DENOISE, SEED = 256, 0.6, 0
 MARK = "@mark "
 Stages = dict[str, float]  # name -> seconds, in order; together they are the whole wait
@@ -90,6 +95,68 @@ def ours(options: argparse.Namespace) -> Stages:
 
 
 def comfyui(options: argparse.Namespace) -> Stages:
+    """ComfyUI's own server, and the graph in its queue, until it tells of the first step."""
+    from doctor.api import Server
+    from doctor.img2img import Case, graph
+    from doctor.mirrors import Unreachable
+    from doctor.prompt import execute
+    from tests.lab.mains import free_port
+
+    place, python = installed(options)
+    port, marks = free_port(), {}
+    case = Case(
+        options.image.name, options.checkpoint.name, POSITIVE, NEGATIVE, options.steps, CFG,
+        SAMPLER, SCHEDULER, DENOISE, SEED,
+    )  # fmt: skip
+    log = (options.folder / "server.log").open("wb")
+    start = time.perf_counter()
+    server = Server(f"http://127.0.0.1:{port}")
+    words = [python, place / "main.py", "--cpu", "--port", port, "--disable-auto-launch"]
+    run = subprocess.Popen(list(map(str, words)), cwd=place, stdout=log, stderr=log)
+
+    def heard(node: str, done: int, of: int) -> None:
+        marks.setdefault(f"first {node}" if done else node, time.perf_counter() - start)
+        if done and node == "sample":
+            run.kill()
+            raise FirstStep
+
+    try:
+        while "start, imports, nodes" not in marks:
+            with suppress(Unreachable):
+                server.get("/system_stats")
+                marks["start, imports, nodes"] = time.perf_counter() - start
+        with suppress(FirstStep):
+            execute(server, graph(case), 300.0, heard)
+    finally:
+        run.kill()
+        run.wait()
+    return dict(apart(marks))
+
+
+class FirstStep(Exception):
+    """What was waited for is there."""
+
+
+def installed(options: argparse.Namespace) -> tuple[Path, Path]:
+    """(folder, interpreter) of a copy that has the checkpoint and the picture; made once."""
+    from PIL import Image
+
+    from tests.lab.comfyui import copy, environment
+
+    place, venv = options.folder / "ComfyUI", options.folder / "venv"
+    if not place.exists():
+        copy(options.comfyui, place)
+        environment(Path(options.python), venv)
+        checkpoints = place / "models" / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / options.checkpoint.name).symlink_to(options.checkpoint.resolve())
+        (place / "input").mkdir(exist_ok=True)
+        with Image.open(options.image) as picture:
+            picture.convert("RGB").resize((SIZE, SIZE)).save(place / "input" / options.image.name)
+    return place, venv / "bin" / "python"
+
+
+def script(options: argparse.Namespace) -> Stages:
     """The same work by ComfyUI's own code, until its sampler's first callback."""
     words = ["--worker", "--comfyui", options.comfyui, "--checkpoint", options.checkpoint]
     words += ["--image", options.image, "--steps", options.steps]
@@ -162,6 +229,8 @@ def rounds(
     for number in range(options.rounds):
         turn = number % len(subjects)
         for one in (*subjects[turn:], *subjects[:turn]):
+            if options.dropped:
+                drop(options.checkpoint)
             stages = one(options)
             found[one.__name__].append(stages)
             shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items())
@@ -169,18 +238,28 @@ def rounds(
     return found
 
 
-def told(found: dict[str, list[Stages]], first: str, second: str) -> dict[str, object]:
-    """Medians, and how many times the second takes the first's time, round by round."""
+def drop(path: Path) -> None:
+    """The system forgets what it keeps of a file in memory (posix_fadvise(2))."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def told(found: dict[str, list[Stages]], first: str, *others: str) -> dict[str, object]:
+    """Medians, and how many times the first's time the others take, round by round."""
     whole = {name: [sum(stages.values()) for stages in runs] for name, runs in found.items()}
-    ratios = [b / a for a, b in zip(whole[first], whole[second], strict=True)]
-    print(f"{second} takes {median(ratios):.2f} x {first} ({min(ratios):.2f} to {max(ratios):.2f})")
+    times = {}
+    for other in others:
+        ratios = [b / a for a, b in zip(whole[first], whole[other], strict=True)]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{other} takes {median(ratios):.2f} x {first} {spread}")
+        times[f"{other}_times_{first}"] = ratios
     return {
         "seconds": {name: median(one) for name, one in whole.items()},
         "stages": {
             name: {stage: median(run[stage] for run in runs) for stage in runs[0]}
             for name, runs in found.items()
         },
-        f"{second}_times_{first}": ratios,
+        **times,
         "raw": found,
     }
 
@@ -193,22 +272,25 @@ def main() -> int:
     words.add_argument("--image", type=Path, default=ROOT / "runner/data/embedded.png")
     words.add_argument("--steps", type=int, default=8, help="of both renders, as a smoke test's")
     words.add_argument("--rounds", type=int, default=3)
-    words.add_argument("--only", nargs="+", choices=("embedded", "full"))
+    words.add_argument("--only", nargs="+", choices=("embedded", "full", "disk"))
     words.add_argument("--out", type=Path)
     words.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = words.parse_args()
     if options.worker:
         return works(options)
-    asked, found = options.only or ["embedded", "full"], {}
+    asked, found = options.only or ["embedded", "full", "disk"], {}
     with tempfile.TemporaryDirectory() as folder:
-        options.folder = Path(folder)
+        options.folder, options.dropped = Path(folder), False
         if "embedded" in asked:
             found["embedded"] = told(rounds((bare, embedded), options), "bare", "embedded")
-        if "full" in asked:
+        for name in [name for name in asked if name != "embedded"]:
+            options.dropped = name == "disk"
             with options.checkpoint.open("rb") as file:
                 while file.read(1 << 24):
                     pass
-            found["full"] = told(rounds((ours, comfyui), options), "ours", "comfyui")
+            found[name] = told(
+                rounds((ours, comfyui, script), options), "ours", "comfyui", "script"
+            )
     if options.out:
         command = f"python benchmarks/cold_start.py --steps {options.steps}"
         load = {"load": os.getloadavg()[0]}
