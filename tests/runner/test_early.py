@@ -48,6 +48,44 @@ def test_every_page_is_touched_unless_it_is_stopped(begun, small):
     assert early.held() == len(one.memory)
 
 
+@pytest.mark.parametrize(("slow", "large"), [(0.0, True), (1e15, False)])
+def test_small_pages_take_over_where_large_ones_are_slow(begun, small, monkeypatch, slow, large):
+    advised, piece = [], 1 << 16
+
+    class Told(early.mmap.mmap):
+        def madvise(self, how, *where):
+            advised.append(how)
+
+    monkeypatch.setattr(early.mmap, "mmap", Told)
+    monkeypatch.setattr(early, "PIECE", piece)
+    monkeypatch.setattr(early, "SLOW", slow)
+    assert begun(small)
+    early.taken[0].thread.join(30)
+    assert advised[0] == early.mmap.MADV_HUGEPAGE
+    assert (early.mmap.MADV_NOHUGEPAGE not in advised) == large
+    assert early.held() == len(early.taken[0].memory)
+
+
+def test_a_file_that_the_system_has_in_its_memory_is_not_read(begun, small, monkeypatch):
+    with small.open("rb") as file:
+        file.read()
+        size = small.stat().st_size
+        assert early.kept(file.fileno(), size)
+        early.os.fsync(file.fileno())
+        early.os.posix_fadvise(file.fileno(), 0, 0, early.os.POSIX_FADV_DONTNEED)
+        if early.kept(file.fileno(), size):
+            pytest.skip("this file system does not forget")
+        early.read_ahead(small)
+        assert early.kept(file.fileno(), size)
+
+
+def test_beside_a_card_the_file_is_read_and_no_memory_taken(begun, small, monkeypatch):
+    read = []
+    monkeypatch.setattr(early, "read_ahead", read.append)
+    assert not begun(small, "cuda")
+    assert read == [small]
+
+
 def test_what_was_touched_counts_as_free(begun, small, monkeypatch):
     assert begun(small)
     early.taken[0].thread.join(30)
