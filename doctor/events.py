@@ -38,7 +38,7 @@ class Bounded(websocket.WebSocket):  # type: ignore[misc]
     def _recv(self, bufsize: int) -> Any:
         if monotonic() > self.until:
             raise websocket.WebSocketTimeoutException("a message without end")
-        block = super()._recv(bufsize)
+        block = super()._recv(bufsize)  # type: ignore[no-untyped-call]
         self.left -= len(block)
         if self.left < 0:
             raise websocket.WebSocketPayloadException(f"more than {LARGEST} bytes in a message")
@@ -55,7 +55,7 @@ class Events:
         proxy = {"http_no_proxy": ["*"]} if loopback(server.url) else {}
         headers = [f"{name}: {value}" for name, value in server.headers.items()]
         try:
-            self.socket.connect(
+            self.socket.connect(  # type: ignore[no-untyped-call]
                 server.socket_address(client), header=headers, redirect_limit=0, **proxy
             )
         except (websocket.WebSocketException, OSError, ValueError) as error:

@@ -55,8 +55,12 @@ def launch(args: Args, screen: Screen) -> int:
 def startable(args: Args) -> Target:
     patient = target(args)
     folder = Path(str(patient.comfyui))
-    if patient.comfyui is None or not locate.is_comfyui(folder):
+    if patient.comfyui is None:
         raise BadUsage("launch starts main.py, and there is none: --comfyui DIR")
+    if not locate.is_comfyui(folder):
+        raise BadUsage(
+            f"{folder} has no main.py to start yet; comfy-doctor setup {folder} brings it"
+        )
     if patient.python is None:
         raise BadUsage(f"{folder} has no interpreter; comfy-doctor setup makes one")
     if not os.path.exists(patient.python):

@@ -232,7 +232,13 @@ def setup(args: Args, screen: Screen) -> int:
 def there(folder: Path, stays: bool) -> Iterator[None]:
     """A folder that is looked at as the empty one it will be; gone again after a dry run."""
     made = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadUsage(
+            f"{folder} cannot be made a folder ({error.strerror}); name a new or an empty one:"
+            " comfy-doctor setup ~/ComfyUI"
+        ) from error
     try:
         yield
     finally:

@@ -107,6 +107,13 @@ def test_a_start_in_the_background_that_fails_says_so(there, tmp_path):
     assert "No module named 'no_such_module'" in out
 
 
+def test_an_environment_without_comfyui_is_told_how_to_get_it(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    code, said = answer("launch", "--comfyui", tmp_path)
+    assert code == 2
+    assert f"comfy-doctor setup {tmp_path}" in str(said["error"])
+
+
 def test_a_taken_port_is_told_before_anything_starts(there, tmp_path):
     who, port = there
     main_py(tmp_path)

@@ -86,6 +86,13 @@ def test_a_source_that_is_none(tmp_path):
     assert (code, "nothing-there.zip" in str(said["error"])) == (2, True)
 
 
+def test_a_file_is_no_folder_to_set_up(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, said = set_up(tmp_path / "file", "https://example.org/comfyui.zip")
+    assert (code, (tmp_path / "file").read_text()) == (2, "mine")
+    assert "name a new or an empty one: comfy-doctor setup" in str(said["error"])
+
+
 @pytest.mark.parametrize("fault", ["", "raise SystemExit('no such module')"])
 def test_what_was_set_up_is_started_once_and_its_log_kept(comfyui, fault, monkeypatch):
     """The treatment itself would bring a real torch: its answer stands in for it."""
