@@ -15,7 +15,7 @@ from doctor.traceback import Trace
 MOST = 200  # matches of one signature that are kept; a log repeats itself
 TRIES = 50_000  # lines one pattern is tried on, so that a hostile log costs bounded time
 NEAR = 400  # lines within which one signature may exclude another
-QUIET = 12  # lines within which noise explains what is read as a last resort
+QUIET = 12  # lines within which a warning may: what is said at start explains no error far below
 BESIDE = 80  # lines within which a hint about the situation counts
 
 
@@ -245,8 +245,8 @@ def outdone(
         mutual = yields(other, signature, signatures)
         if mutual and signatures.rank[signature.id] < signatures.rank[other.id]:
             continue
-        loud = severity(other, signatures) > Severity.INFO
-        if near(line, lines, NEAR if loud else QUIET):
+        grave = severity(other, signatures) >= Severity.ERROR
+        if near(line, lines, NEAR if grave else QUIET):
             return True
     return False
 

@@ -54,11 +54,12 @@ def pages(lang: str) -> Mapping[str, Page]:
 
 def examples() -> Mapping[str, tuple[str, ...]]:
     """The last line of each example that manifests/symptoms gives for an id, three at most."""
+    files = sorted((FOLDER / "symptoms").glob("*.toml"))
+    signatures = [row for file in files for row in read(file).get("signatures", ())]
     found: dict[str, list[str]] = {}
-    for file in sorted((FOLDER / "symptoms").glob("*.toml")):
-        for row in read(file).get("signatures", ()):
-            lines = (text.splitlines()[-1].strip() for text in row.get("examples", ()))
-            found.setdefault(row["id"], []).extend(lines)
+    for row in sorted(signatures, key=lambda row: row.get("rest", False)):  # what is sure first
+        lines = (text.splitlines()[-1].strip() for text in row.get("examples", ()))
+        found.setdefault(row["id"], []).extend(lines)
     return {id: tuple(dict.fromkeys(lines))[:3] for id, lines in found.items()}
 
 
