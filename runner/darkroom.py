@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from runner import winograd
 from runner.memory import free_memory
 from runner.vae import VAE
+from runner.winograd import LARGE
 
 REPAYS = 2000  # pixels below which transforming the weights takes longer than it saves
 NARROWEST = 32  # channels, likewise
@@ -35,9 +36,9 @@ class Tiled(nn.Module):
         if len(x) * x.shape[2] * x.shape[3] < REPAYS or conv._forward_hooks:
             return conv(x)
         if self.tiles is None or self.tiles.dtype != conv.weight.dtype:
-            self.tiles = winograd.transformed(conv.weight)
+            self.tiles = winograd.transformed(conv.weight, LARGE)
         rows = x.permute(0, 2, 3, 1).contiguous()
-        return winograd.convolved(rows, self.tiles, conv.bias).permute(0, 3, 1, 2)
+        return winograd.convolved(rows, self.tiles, conv.bias, LARGE).permute(0, 3, 1, 2)
 
 
 def quick(vae: VAE) -> VAE:
@@ -46,7 +47,7 @@ def quick(vae: VAE) -> VAE:
     """
     weight = vae.quant_conv.weight
     wide = [one for one in vae.modules() if isinstance(one, nn.Conv2d) and suits(one)]
-    need = sum(one.weight.numel() * one.weight.element_size() * 16 // 9 for one in wide)
+    need = sum(one.weight.numel() * one.weight.element_size() * 36 // 9 for one in wide)
     there = weight.device.type == "cpu" and weight.dtype == torch.float32
     if not there or need > free_memory() / SHARE:
         return vae

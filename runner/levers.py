@@ -21,7 +21,7 @@ class Levers:
     trunk: bool = True  # what comes before the first look at the text, once for all texts
     winograd: bool = True  # 3 x 3 convolutions in 16 products for 36 (CPU)
     onednn: bool = True  # products by oneDNN where torch leaves them to its BLAS (CPU)
-    vae: bool = True  # the tiles of winograd in the VAE (CPU)
+    vae: bool = True  # the VAE's in 36 products for 144 (CPU)
     heap: bool = True  # memory of the C library kept between steps, not given back (glibc)
     kernels: bool = False  # normalise and activate in one pass, in Triton (CUDA)
     qkv: bool = False  # query, key and value of a picture in one product (CUDA)

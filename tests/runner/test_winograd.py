@@ -16,24 +16,26 @@ def case(batch, high, wide, c_in, c_out, dtype):
     return conv, torch.randn(batch, c_in, high, wide, dtype=dtype)
 
 
-def tiled(conv, x):
-    weight = winograd.transformed(conv.weight)
+def tiled(conv, x, way):
+    weight = winograd.transformed(conv.weight, way)
     rows = x.permute(0, 2, 3, 1).contiguous()
-    return winograd.convolved(rows, weight, conv.bias).permute(0, 3, 1, 2)
+    return winograd.convolved(rows, weight, conv.bias, way).permute(0, 3, 1, 2)
 
 
+@pytest.mark.parametrize("way", [winograd.SMALL, winograd.LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("block", [1, 1 << 21])  # one row of tiles at a time, or all
 @pytest.mark.parametrize("sizes", CASES, ids=str)
-def test_it_is_the_convolution(sizes, block, monkeypatch):
+def test_it_is_the_convolution(sizes, block, way, monkeypatch):
     monkeypatch.setattr(winograd, "BLOCK", block)
     conv, x = case(*sizes, torch.float64)
-    assert gap(tiled(conv, x), conv(x)) < 1e-14
+    assert gap(tiled(conv, x, way), conv(x)) < 1e-14
 
 
-def test_float32_loses_no_more_than_a_few_last_bits():
-    conv, x = case(1, 16, 16, 64, 64, torch.float32)
+@pytest.mark.parametrize(("way", "lost"), [(winograd.SMALL, 5e-7), (winograd.LARGE, 1.5e-6)])
+def test_float32_loses_no_more_than_a_few_last_bits(way, lost):
+    conv, x = case(1, 16, 16, 256, 64, torch.float32)
     exact = conv.double()(x.double())
-    assert gap(tiled(conv.float(), x), exact) < 1e-6
+    assert gap(tiled(conv.float(), x, way), exact) < lost
 
 
 @pytest.mark.parametrize(
