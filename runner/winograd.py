@@ -137,7 +137,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, way: Way = SMALL) 
 
 
 def framed(x: Tensor, down: int, across: int) -> Tensor:
-    """x (B, H, W, I) with a row and a column of zeros before it, and more behind it up to a size."""
+    """x (B, H, W, I) behind a row and a column of zeros, and with more behind it, up to a size."""
     batch, high, wide, width = x.shape
     out = x.new_empty(batch, down, across, width)
     for edge in (out[:, 0], out[:, high + 1 :], out[:, :, 0], out[:, :, wide + 1 :]):
