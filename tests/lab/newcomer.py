@@ -4,6 +4,9 @@ a clean place: a fresh clone, an empty home, no environment active, the system's
     python -m tests.lab.newcomer [--out FILE] [PAGE ...]   all pages: half an hour, much to download
 
 Questions are answered with yes, as a person would. `HEAD:6379` is a head of Ray's on this machine.
+~/ComfyUI is there from before, of ComfyUI's shape and with no environment; numpy is taken from it
+before something broke. Where GitHub is out of reach the new one comes from an archive of the same
+shape, as the guide tells people with a bad line.
 The suite runs what is quick of the same commands in tests/test_docs.py, and holds that both
 languages tell the same ones.
 """
@@ -29,8 +32,11 @@ from select import select
 from typing import Any
 
 from doctor.fleet.cluster import started
+from doctor.manifest import world
 from tests.doctor.command import ROOT
 from tests.doctor.test_page import ANIMAL
+from tests.lab.installation import write
+from tests.lab.mains import main_py
 from tests.test_docs import typed
 
 PAGES = (
@@ -40,15 +46,21 @@ PAGES = (
 PAGES += ("docs/fleets.md",)
 LIMIT = 1200.0  # seconds for one command
 READY = b"http://127.0.0.1"  # what `launch` says when there is nothing left to wait for
-FLEET = "~/doctor/bin/pip install --quiet ray=={ray}"  # docs/fleets.md says so in a sentence
+FLEET = f"~/doctor/bin/pip install --quiet ray=={metadata.version('ray')}"  # as docs/fleets.md says
 LEFT_OUT = {"make test": "the suite, which is run by itself: 20 minutes"}
 SHORTER = {  # on a processor; a card takes seconds for them
     "--model sd15 --size 512": "--model sd15 --size 64 --steps 1 --runs 1",
     "--out painted": "--out painted --steps 2",
 }
 FINDS = (" check ", " fix ", " log ", " run ", " setup ", " launch ")  # may find something: 1
+SETUP = "comfy-doctor setup ~/ComfyUI-new --yes"
+ARCHIVE = f"{SETUP} --allow-unproven --source ~/ComfyUI-master.zip"
+GONE = "import numpy, shutil; shutil.rmtree(numpy.__path__[0])"
+BREAKS = {"docs/guides/something-broke.md": f"~/ComfyUI/.venv/bin/python -c '{GONE}'"}
 NOTHING_YET = " undo "  # 2 and a sentence where nothing was changed
 KEPT = re.compile(r"PIP_.*|.*CERT_(FILE|DIR)|.*CA_BUNDLE|https?_proxy")  # of this machine's line
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+ASIDE = ("WARNING:", "[notice]")  # pip's words about itself and its index
 ASKS, LATER = b"[y/N]", 3.0  # a question, and the seconds that a server gets before it is ended
 
 
@@ -69,7 +81,10 @@ def clean() -> Iterator[tuple[Path, dict[str, str]]]:
         place = Path(name)
         subprocess.run(["git", "clone", "-q", str(ROOT), str(place / "clone")], check=True)
         home = place / "home"
-        (home / "ComfyUI").mkdir(parents=True)
+        comfyui(home / "ComfyUI")
+        shutil.make_archive(
+            str(home / "ComfyUI-master"), "zip", place, comfyui(place / "ComfyUI-master").name
+        )
         (home / "comfyui.log").write_text("ModuleNotFoundError: No module named 'torchsde'\n")
         (place / "clone" / "photos").mkdir()
         for n in range(3):
@@ -84,6 +99,30 @@ def clean() -> Iterator[tuple[Path, dict[str, str]]]:
         kept = {n: value for n, value in os.environ.items() if KEPT.fullmatch(n)}
         env = {"HOME": str(home), "PATH": ":".join(path), "LANG": "C.UTF-8", "TERM": "xterm"}
         yield place / "clone", kept | env
+
+
+COMFYUI = {  # beside main.py
+    "requirements.txt": "torch\nnumpy>=1.25.0\nsafetensors\nPillow\n",
+    "comfyui_version.py": '__version__ = "0.3.64"\n',
+    "comfy/samplers.py": "",
+    "custom_nodes/websocket_image_save.py": "NODE_CLASS_MAPPINGS = {}\n",
+}
+
+
+def comfyui(folder: Path) -> Path:
+    """A folder of ComfyUI's shape, whose main.py and requirements.txt are the lab's."""
+    main_py(folder)
+    for name, text in COMFYUI.items():
+        write(folder / name, text)
+    return folder
+
+
+def reached(address: str) -> bool:
+    """Whether git gets an answer from there."""
+    ask = ["git", "ls-remote", "-q", address, "HEAD"]
+    with suppress(subprocess.TimeoutExpired):
+        return not subprocess.run(ask, capture_output=True, timeout=30).returncode
+    return False
 
 
 def said(command: str, place: Path, env: dict[str, str]) -> tuple[int, bytes]:
@@ -143,14 +182,19 @@ def one(page: str, command: str, head: str, place: Path, env: dict[str, str]) ->
     began = time.monotonic()
     code, raw = said(words, place, env)
     text = raw.decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1][-160:].replace(env["HOME"], "~") if lines else ""
+    last = ended(text).replace(env["HOME"], "~")[-160:]
     wrong = judged(words, code, text)
     if wrong:
         print(text[-3000:], file=sys.stderr)
     return Typed(
         page, words.replace(head, "HEAD:6379"), code, time.monotonic() - began, last, wrong
     )
+
+
+def ended(text: str) -> str:
+    """The last line that tells something, as it is read."""
+    lines = [line.strip() for line in ANSI.sub("", text).splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith(ASIDE)), "")
 
 
 @contextmanager
@@ -164,20 +208,28 @@ def at_home(home: str) -> Iterator[None]:
         os.environ["HOME"] = before
 
 
-def walked(pages: list[str]) -> Iterator[Typed]:
-    """Every command of these pages, once each."""
+def commands(pages: list[str], reached: bool) -> Iterator[tuple[str, str]]:
+    """(page, command), once each, with what has to come in between for the next to be of use."""
     seen = set(LEFT_OUT)
+    for page in pages:
+        if page in BREAKS:
+            yield page, BREAKS[page]
+        for command in typed(page):
+            if " fleet " in command and FLEET not in seen:
+                seen.add(FLEET)
+                yield page, FLEET
+            if command not in seen:
+                seen.add(command)
+                yield page, command
+            if command == SETUP and not reached:
+                yield page, ARCHIVE
+
+
+def walked(pages: list[str], reached: bool) -> Iterator[Typed]:
     with clean() as (place, env), at_home(env["HOME"]), started(1) as head:
         shutil.rmtree(place / ".git", ignore_errors=True)  # nothing may need it
-        ray = metadata.version("ray")  # both ends of a cluster have the same
-        for page in pages:
-            for command in typed(page):
-                if " fleet " in command and FLEET not in seen:
-                    seen.add(FLEET)
-                    yield one(page, FLEET.format(ray=ray), head, place, env)
-                if command not in seen:
-                    seen.add(command)
-                    yield one(page, command, head, place, env)
+        for page, command in commands(pages, reached):
+            yield one(page, command, head, place, env)
 
 
 def main() -> int:
@@ -185,8 +237,9 @@ def main() -> int:
     options.add_argument("pages", nargs="*", metavar="PAGE", default=list(PAGES))
     options.add_argument("--out", type=Path)
     asked = options.parse_args()
-    told = results()
-    for row in walked(asked.pages):
+    github = reached(world().core.repository)
+    told = results(github)
+    for row in walked(asked.pages, github):
         told["typed"].append(asdict(row) | {"seconds": round(row.seconds)})
         print(f"{'✗' if row.wrong else '✓'} {row.command}  ({row.code}, {row.seconds:.0f} s)")
         print(f"    {row.wrong or row.last}", flush=True)
@@ -198,7 +251,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def results() -> dict[str, Any]:
+def results(github: bool) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     return {
         "command": "python -m tests.lab.newcomer --out tests/lab/newcomer.json",
@@ -206,6 +259,7 @@ def results() -> dict[str, Any]:
         "commit": commit.stdout.strip()[:12],
         "machine": {"system": platform.platform(), "processors": os.cpu_count()},
         "left out": LEFT_OUT,
+        "GitHub": "answers" if github else "out of reach: an archive of ComfyUI's shape",
         "typed": [],
     }
 
