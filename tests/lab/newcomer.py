@@ -237,7 +237,7 @@ def main() -> int:
     options.add_argument("pages", nargs="*", metavar="PAGE", default=list(PAGES))
     options.add_argument("--out", type=Path)
     asked = options.parse_args()
-    github = reached(world().core.repository)
+    github = reached(world().core[0].repository)
     told = results(github)
     for row in walked(asked.pages, github):
         told["typed"].append(asdict(row) | {"seconds": round(row.seconds)})
