@@ -101,6 +101,7 @@ def clean() -> Iterator[tuple[Path, dict[str, str]]]:
         yield place / "clone", kept | env
 
 
+TRIED = 'if "--quick-test-for-ci" in sys.argv:\n    sys.exit()'  # as ComfyUI's own: start, and end
 COMFYUI = {  # beside main.py
     "requirements.txt": "torch\nnumpy>=1.25.0\nsafetensors\nPillow\n",
     "comfyui_version.py": '__version__ = "0.3.64"\n',
@@ -111,7 +112,7 @@ COMFYUI = {  # beside main.py
 
 def comfyui(folder: Path) -> Path:
     """A folder of ComfyUI's shape, whose main.py and requirements.txt are the lab's."""
-    main_py(folder)
+    main_py(folder, before=TRIED)
     for name, text in COMFYUI.items():
         write(folder / name, text)
     return folder
