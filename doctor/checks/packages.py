@@ -22,6 +22,7 @@ from doctor.choice import least
 from doctor.facts import Facts, Import, Package, numbers
 from doctor.finding import Finding, Severity
 
+OF_A_BUILD = re.compile(r"torch|torchvision|torchaudio|xformers|triton|nvidia-.*")  # of one index
 WITHOUT = ("numpy", "pillow", "safetensors")  # nothing renders without these
 
 
@@ -157,21 +158,30 @@ def opencv_conflict(facts: Facts) -> Iterator[Finding]:
 def package_files_corrupt(facts: Facts) -> Iterator[Finding]:
     """Files that a package's own list names are absent or cut short."""
     needed = {canonicalize_name(requirement.name) for requirement in wanted(facts)} | set(WITHOUT)
+    damaged = damaged_packages(facts)
+    if damaged:
+        names = ", ".join(f"{name} {package.version}" for name, package in damaged.items())
+        listed = all(package.record for package in damaged.values())  # or nothing can replace them
+        ours = listed and not any(OF_A_BUILD.fullmatch(name) for name in damaged)
+        doctor = (advise.doctor(facts, "fix", "package-files-corrupt"),) if ours else ()
+        yield Finding(
+            Severity.ERROR if hurts(facts, set(damaged), needed) else Severity.WARNING,
+            because=tuple(f"{n}: {lost(p)}" for n, p in damaged.items()),
+            values={"names": names},
+            commands=(*doctor, again(facts, *damaged)),
+            fix="install-again" if ours else "",
+        )
+
+
+def damaged_packages(facts: Facts) -> dict[str, Package]:
+    """Installed packages that lack files, or the list of them; torch has a finding of its own."""
     clash = opencvs(facts) if len(opencvs(facts)) > 1 else {}
-    damaged = {
+    return {
         name: package
         for name, package in facts.packages.items()
         if (package.missing or not package.record) and name not in clash and name[:1] not in "~-"
         if name != "torch" or not package.missing
     }
-    if damaged:
-        names = ", ".join(f"{name} {package.version}" for name, package in damaged.items())
-        yield Finding(
-            Severity.ERROR if hurts(facts, set(damaged), needed) else Severity.WARNING,
-            because=tuple(f"{n}: {lost(p)}" for n, p in damaged.items()),
-            values={"names": names},
-            commands=(again(facts, *damaged),),
-        )
 
 
 def lost(package: Package) -> str:

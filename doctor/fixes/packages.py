@@ -7,7 +7,7 @@ from packaging.specifiers import SpecifierSet
 
 from doctor.checks.causes import brought, numpy_row
 from doctor.checks.comfyui import mismatched, missing, surroundings, wanted
-from doctor.checks.packages import out_of_step
+from doctor.checks.packages import damaged_packages, out_of_step
 from doctor.choice import least
 from doctor.facts import Facts, numbers
 from doctor.fix import CannotFix, fix
@@ -65,6 +65,13 @@ def install_numpy(facts: Facts) -> Iterator[Step]:
     wanted = asked_of(facts, "numpy") & SpecifierSet(f">={least(facts, 'numpy')}")
     damaged = "numpy" in facts.packages and bool(facts.packages["numpy"].missing)
     yield Packages(interpreter(facts), wants=(f"numpy{wanted}",), holds=holds(facts), anew=damaged)
+
+
+@fix("install-again")
+def install_again(facts: Facts) -> Iterator[Step]:
+    """Install the same versions of damaged packages once more, and nothing else with them."""
+    pins = (f"{name}=={package.version}" for name, package in damaged_packages(facts).items())
+    yield Packages(interpreter(facts), wants=tuple(pins), holds=holds(facts), anew=True)
 
 
 @fix("align-numpy")
