@@ -185,7 +185,7 @@ def test_refusals_are_in_the_language_that_is_asked_for(comfyui, host, tmp_path,
     (tmp_path / "page.zip").write_text("<html>")
     for words, said in (
         (("install", f"{host.url}/o/Gone"), "不存在或是私有仓库"),
-        (("install", tmp_path / "page.zip"), "请给出节点包文件夹的压缩包"),
+        (("install", tmp_path / "page.zip"), "请给出节点包目录的压缩包"),
         (("install", f"{host.url}/o/Pack"), "已存在"),
         (("install", "o/p"), "找不到"),
         (("remove", "Nobody"), "没有节点包 Nobody；现有：Pack"),

@@ -343,5 +343,5 @@ def test_gates_stand_by_how_much_trouble_they_are():
         {"name": "sampler heun", "figure": 1e-6, "bound": 1e-5, "verdict": "passed", "why": ""},
     ]
     rows = rows_of(html(told(proof), SHOWN), "ladder")[1:]
-    names = [row[0] for row in rows if row[0] not in ("Gate关卡",)]
+    names = [row[0] for row in rows if row[0] not in ("Gate检验项",)]
     assert names == ["run euler", "gpu", "vae", "text", "tokens", "sampler heun"]
