@@ -48,9 +48,13 @@ def section(page: Page, lang: str) -> Iterator[str]:
     yield from ("", f"**{say('page-cure', lang)}**", "", page.advice)
     if page.cures:
         yield ""
-        yield from (f"* {say('layout-' + layout, lang)}: ``{cure}``" for layout, cure in page.cures)
+        yield from (f"* {row(layout, cure, lang)}" for layout, cure in page.cures)
     if page.avoid:
         yield from ("", f"**{say('page-avoid', lang)}**", "", page.avoid)
+
+
+def row(layout: str, cure: str, lang: str) -> str:
+    return say("labelled", lang, label=say("layout-" + layout, lang), text=f"``{cure}``")
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def findings(diagnosis: Diagnosis, facts: Facts, lang: str) -> Iterator[str]:
     for finding in diagnosis.findings:
         yield from one(finding, facts, lang)
     for finding in diagnosis.ignored:
-        yield f"  {finding.id}: {say('ignored', lang)}"
+        yield "  " + labelled(finding.id, say("ignored", lang), lang)
     yield from unjudged(diagnosis, lang)
     loud = {f.id for f in (*diagnosis.findings, *diagnosis.ignored)}
     loud |= {n.id for n in diagnosis.not_judged}
@@ -124,13 +124,13 @@ def one(finding: Finding, facts: Facts, lang: str) -> Iterator[str]:
 
 def page_lines(id: str, page: Page, lang: str) -> Iterator[str]:
     """The whole page of a finding."""
-    yield f"{id}: {page.short or page.title}"
+    yield labelled(id, page.short or page.title, lang)
     yield from filter(None, ["", page.meaning])
     if page.shows:
         yield from ("", say("page-shows", lang), *(f"    {line}" for line in page.shows))
     yield from ("", say("page-cure", lang), f"    {page.advice}")
     for layout, cure in page.cures:
-        yield f"    {say('layout-' + layout, lang)}: {cure}"
+        yield "    " + labelled(say("layout-" + layout, lang), cure, lang)
     if page.avoid:
         yield from ("", say("page-avoid", lang), f"    {page.avoid}")
 
@@ -227,7 +227,7 @@ def proof_rows(
     if fit:
         blanks = {"before": f"{fit['input']:.2f}", "after": f"{fit['output']:.2f}"}
         yield "", say("picture-fits", lang, prompt=render["recipe"]["positive"], **blanks)
-    yield from (("", note) for note in render["notes"])
+    yield from (("", phrase(note, lang)) for note in render["notes"])
     settings = bench["settings"]
     yield (
         say("speed", lang),
@@ -258,21 +258,26 @@ def gate_lines(result: Mapping[str, Any], everything: bool, lang: str) -> Iterat
         if gate["verdict"] == "not judged":
             reasons.setdefault(gate["why"], []).append(gate["name"])
         elif gate not in together:
-            yield gate_line(gate)
+            yield gate_line(gate, lang)
         elif gate is together[0]:
             worst = max(together, key=lambda g: float(g["figure"]))
-            name = f"{len(together)} samplers, worst {worst['name'][8:]}"
-            yield gate_line({**worst, "name": name})
+            name = say("gate-samplers", lang, count=len(together), name=worst["name"][8:])
+            yield gate_line({**worst, "name": name}, lang)
     for why, names in reasons.items():
-        yield f"? {', '.join(names)}: {phrase(why, lang)}"
+        yield "? " + labelled(", ".join(names), phrase(why, lang), lang)
 
 
-def gate_line(gate: Mapping[str, Any]) -> str:
+def gate_line(gate: Mapping[str, Any], lang: str) -> str:
     mark = "✓" if gate["verdict"] == "passed" else "✗"
     if gate["figure"] is None:
-        return f"{mark} {gate['name']}: {gate['why']}"
-    sign = "≤" if gate["verdict"] == "passed" else "over"
-    return f"{mark} {gate['name']}: {short(gate['figure'])} {sign} {short(gate['bound'])}"
+        return f"{mark} " + labelled(gate["name"], phrase(gate["why"], lang), lang)
+    sign = "≤" if gate["verdict"] == "passed" else say("gate-over", lang)
+    figures = f"{short(gate['figure'])} {sign} {short(gate['bound'])}"
+    return f"{mark} " + labelled(gate["name"], figures, lang)
+
+
+def labelled(label: str, text: str, lang: str) -> str:
+    return say("labelled", lang, label=label, text=text)
 
 
 def short(figure: float | str) -> str:
