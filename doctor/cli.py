@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from doctor import options
+from doctor import options, spoken
 from doctor.facts import Refusal
 from doctor.screen import Screen
 from doctor.words import language, sentence
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     be_robust()
     own = words[: words.index("--")] if "--" in words else words  # the rest is main.py's
-    screen = Screen(language(), "--json" in own, "--no-color" in own)
+    lang = options.language(own) or language()
+    screen = Screen(lang, "--json" in own, "--no-color" in own)
     try:
         return obey(words, screen)
     except Refusal as error:
@@ -76,11 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def obey(words: Sequence[str], screen: Screen) -> int:
-    args = options.parser().parse_args(words)
+    parser = options.parser()
+    if screen.lang != "en" and (not words or {"-h", "--help"} & set(words)):
+        spoken.speak(parser, screen.lang)
+    args = parser.parse_args(words)
     if args.verb is None:
-        options.parser().print_help()
+        parser.print_help()
         return 2
-    screen.lang, screen.verbose = args.lang or screen.lang, args.verbose
+    screen.verbose = args.verbose
     screen.preview = getattr(args, "preview", screen.preview)
     module, function = VERBS.get(f"{args.verb} {getattr(args, 'act', '')}") or VERBS[args.verb]
     code: int = getattr(import_module(f"doctor.verbs.{module}"), function)(args, screen)

@@ -1,7 +1,9 @@
 """Options: what the command line may say, and the help that teaches it."""
 
 import argparse
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from doctor import __version__, terminal
@@ -15,6 +17,13 @@ EXITS = """exit codes: 0 no error, or verified; 1 errors found or left; 2 bad us
 
 class BadUsage(Refusal):
     """The command line asks for something that there is not."""
+
+
+def language(words: Sequence[str]) -> str:
+    """What --lang names, before the rest is read: help and complaints speak it, too; else ""."""
+    said = [part for word in words for part in re.split("(?<=^--lang)=", word)]
+    named = [after for word, after in pairwise(said) if word == "--lang" and after in LANGUAGES]
+    return named[-1] if named else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,7 +113,14 @@ def judging(check: argparse.ArgumentParser) -> None:
         " render, the allocators and a start of ComfyUI, too (60 s); 4: a full-size render and"
         " the benchmark, too",
     )
-    check.add_argument("--only", nargs="+", action="extend", default=[], metavar="ID")
+    check.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="findings to look for; default: all",
+    )
     check.add_argument(
         "--ignore",
         nargs="+",

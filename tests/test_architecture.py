@@ -18,7 +18,8 @@ ORDER = {  # a module may import only what stands before it, in its own package
         child allocators receipts snapshot wishes suspicion uv installer room step fix fixes plan
         journal sync lock trial treat nodes
         api events img2img prompt tensors pictures preview terminal graphics smoke launch launched
-        handoff redact report page fleet monitor unit options easel screen verbs cli start __main__
+        handoff redact report page fleet monitor unit options easel screen spoken
+        verbs cli start __main__
     """.split(),
     "runner": """
         report recipe pixels nodes graph canvas folders tables pickled weights early memory products
