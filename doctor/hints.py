@@ -34,6 +34,8 @@ def of_log(
     asked = caught.get("version-asked", ())
     if asked and "versions-left-out" not in hints and all(map(is_ahead, asked)):
         hints["version-ahead"] = asked[0]
+    if "own-python" in hints and any(map(is_elsewhere, caught.get("pip-from", ()))):
+        hints["pip-elsewhere"] = hints["own-python"]
     if "gpu-amd" in hints and "AMD" not in hints.get("gpu", "AMD"):
         del hints["gpu-amd"]  # the device line outweighs a word somewhere
     return hints | wheel(hints, world)
@@ -51,6 +53,11 @@ def is_ahead(asked: str) -> bool:
         return all(Version(wanted) > Version(one) for one in offered)
     except InvalidVersion:
         return False
+
+
+def is_elsewhere(packages: str) -> bool:
+    """Is this folder of packages that of a Python which no installation of ComfyUI brings?"""
+    return not re.search(r"(?i)embed|stabilitymatrix|pinokio|comfyui|env\b", packages)
 
 
 def wheel(hints: Mapping[str, str], world: World) -> dict[str, str]:

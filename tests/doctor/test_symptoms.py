@@ -67,7 +67,7 @@ def test_every_signature_has_a_page_a_stage_and_examples():
 
 def test_hints_that_are_asked_for_are_given_by_something():
     given = {hint.name for hint in BOOK.hints}
-    given |= set(hints.FIT) | {"satisfied-module", "version-ahead"}
+    given |= set(hints.FIT) | {"satisfied-module", "version-ahead", "pip-elsewhere"}
     for signature in BOOK.signatures:
         assert {*signature.when, *signature.also, *signature.unless} <= given, signature.id
 
