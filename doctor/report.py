@@ -11,7 +11,7 @@ from doctor.diagnose import verdict
 from doctor.facts import Facts, Gpu, NotKnown, Target, Torch, Unknown
 from doctor.finding import Diagnosis, Finding, Severity
 from doctor.receipts import Receipt
-from doctor.words import LANGUAGES, Page, phrase, say, told
+from doctor.words import LANGUAGES, Page, phrase, reasoned, say, told
 
 if TYPE_CHECKING:  # a plan brings installers along, and looking must not wait for them
     from doctor.plan import Plan
@@ -27,7 +27,7 @@ def first_rows(facts: Facts, lang: str) -> Iterator[tuple[str, str]]:
         yield say("installation", lang), target.comfyui
     yield (
         say("interpreter", lang),
-        f"{target.python or say('none', lang)} ({phrase(target.why, lang)})",
+        bracketed(target.python or say("none", lang), phrase(target.why, lang), lang),
     )
     yield say("python", lang), known(lambda: python_row(facts), lang)
     yield say("torch", lang), known(lambda: torch_row(facts.torch, lang), lang)
@@ -40,7 +40,7 @@ def known(row: Any, lang: str) -> str:
     try:
         return str(row())
     except NotKnown as why:
-        return f"? ({phrase(str(why), lang)})"
+        return bracketed("?", phrase(str(why), lang), lang)
 
 
 def python_row(facts: Facts) -> str:
@@ -62,7 +62,7 @@ def cuda_row(facts: Facts, lang: str) -> str:
 
 def card_row(gpu: Gpu, lang: str) -> str:
     driver = gpu.driver or say("no-driver", lang)
-    return f"{gpu.name} ({driver}{', ' + gpu.capability if gpu.capability else ''})"
+    return bracketed(gpu.name, ", ".join(filter(None, (driver, gpu.capability))), lang)
 
 
 def numpy_row(facts: Facts, lang: str) -> str:
@@ -165,8 +165,8 @@ def tried_lines(rows: Sequence[Mapping[str, Any]], lang: str) -> Iterator[str]:
     """What level 3 and 4 tried: {"name", "verdict", "seconds", "why"}."""
     for row in rows:
         mark = {"passed": "✓", "failed": "✗", "not judged": "?"}[row["verdict"]]
-        why = f": {row['why']}" if row["why"] else ""
-        yield f"{mark} {say('level-' + row['name'], lang)} {row['seconds']:.1f} s{why}"
+        told = f"{say('level-' + row['name'], lang)} {row['seconds']:.1f} s"
+        yield f"{mark} " + reasoned(told, row["why"], lang)
 
 
 def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
@@ -175,7 +175,8 @@ def plan_lines(plan: "Plan", lang: str) -> Iterator[str]:
         cures = say("plan-cures", lang, ids=", ".join(treatment.cures)) if treatment.cures else ""
         yield f"{treatment.fix}  {cures}".rstrip()
         for step in treatment.steps:
-            yield from (f"    {part}" for part in str(step).split("; "))
+            parts = str(step).split("; ")
+            yield from (f"    {phrase(part, lang, 'steps')}" for part in parts)
             if left_out := getattr(step, "left_out", ()):
                 yield say("left-out", lang, names=", ".join(left_out))
     for fix, why in plan.refused.items():
@@ -188,10 +189,10 @@ def history_lines(receipts: Sequence[Receipt], lang: str) -> Iterator[str]:
     if not receipts:
         yield say("history-empty", lang)
     for receipt in receipts:
-        why = f": {receipt.why}" if receipt.why else ""
         cost = f"{receipt.seconds:.0f} s, {receipt.kept / 1e6:.0f} MB"
-        yield f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix} ({cost}){why}"
-        yield from (f"    {step}" for step in receipt.steps)
+        told = f"{receipt.id}  {receipt.when}  {receipt.state:<11} {receipt.fix} ({cost})"
+        yield reasoned(told, receipt.why, lang)
+        yield from (f"    {phrase(step, lang, 'steps')}" for step in receipt.steps)
         yield from lost_lines(receipt, lang)
 
 
@@ -278,6 +279,10 @@ def gate_line(gate: Mapping[str, Any], lang: str) -> str:
 
 def labelled(label: str, text: str, lang: str) -> str:
     return say("labelled", lang, label=label, text=text)
+
+
+def bracketed(told: str, why: str, lang: str) -> str:
+    return say("bracketed", lang, told=told, why=why)
 
 
 def short(figure: float | str) -> str:

@@ -102,15 +102,21 @@ def sentence(error: BaseException, lang: str) -> str:
     key, values = error.words if isinstance(error, Refusal) else ("", {})
     if not key:
         return phrase(str(error), lang)
-    told = {n: sentence(v, lang) if isinstance(v, Exception) else v for n, v in values.items()}
-    return say(key, lang, **told)
+    return say(key, lang, **{name: filling(value, lang) for name, value in values.items()})
+
+
+def filling(value: object, lang: str) -> object:
+    """What fills a blank of a sentence, in the same language."""
+    if isinstance(value, Exception):
+        return sentence(value, lang)
+    return phrase(value, lang) if isinstance(value, str) else value
 
 
 @cache
-def phrases(lang: str) -> Sequence[tuple[re.Pattern[str], str]]:
+def phrases(lang: str, of: str = "phrases") -> Sequence[tuple[re.Pattern[str], str]]:
     """English sentences with their blanks, and what they are in a language; those that say most
     of themselves first."""
-    table = read(FOLDER / "phrases.toml")["phrases"]
+    table = read(FOLDER / "phrases.toml")[of]
     both = sorted(((row["en"], row[lang]) for row in table), key=lambda one: -said(one[0]))
     return [(re.compile(blanks(english), re.DOTALL), other) for english, other in both]
 
@@ -123,23 +129,29 @@ def blanks(english: str) -> str:
     return "(.+?)".join(map(re.escape, english.split("{}")))
 
 
-def phrase(text: str, lang: str) -> str:
-    """What a check or a refusal wrote in English, in a language; as it is where none is known."""
+def phrase(text: str, lang: str, of: str = "phrases") -> str:
+    """What a check or a refusal (of="steps": a step of a plan) wrote in English, in a language;
+    as it is where none is known."""
     if lang == "en":
         return text
     place, _, why = text.partition(": ")
-    if why and ("/" in place or place.startswith("--")) and " " not in place:
-        told = phrase(why, lang)  # what is with an address, a path or a flag
+    if why and (set("/\\=") & set(place) or place.startswith("--")) and " " not in place:
+        told = phrase(why, lang, of)  # what is with an address, a path or a flag
         if told != why:
             return f"{place}: {told}"
-    for pattern, other in phrases(lang):
+    for pattern, other in phrases(lang, of):
         found = pattern.fullmatch(text)
         if found:
-            return other.format(*(phrase(part, lang) for part in found.groups()))
+            return other.format(*(phrase(part, lang, of) for part in found.groups()))
     for between in (" | ", "; "):  # one route, or one change, after another
         if between in text:
-            return between.join(phrase(part, lang) for part in text.split(between))
+            return between.join(phrase(part, lang, of) for part in text.split(between))
     return text
+
+
+def reasoned(told: str, why: str, lang: str) -> str:
+    """A line, with the reason for it where there is one."""
+    return say("labelled", lang, label=told, text=phrase(why, lang)) if why else told
 
 
 def printable(line: str) -> str:

@@ -17,7 +17,7 @@ from doctor.options import BadUsage, recipe_words
 from doctor.screen import Screen
 from doctor.step import Write
 from doctor.verbs.patient import Args
-from doctor.words import say
+from doctor.words import phrase, say
 
 LIMITS = {1: 60.0, 2: 180.0, 3: 600.0, 4: 5400.0}  # seconds, several times what a level promises
 LIMIT = 3600.0  # seconds for a proof, or a timing
@@ -149,7 +149,8 @@ def answers(
             outcome = verdict.outcome(end.slot, end.work, end.result)
             more = outcome.state == CRASHED and outcome.attempts <= patience.retries
             if more and not there.dead(end.slot.node):
-                screen.news(say("fleet-again", screen.lang, slot=end.slot, why=outcome.why))
+                why = phrase(outcome.why, screen.lang)
+                screen.news(say("fleet-again", screen.lang, slot=end.slot, why=why))
                 todo[end.slot] = again(end.work)
             else:
                 yield outcome

@@ -24,7 +24,7 @@ from doctor.source import REPOSITORY
 from doctor.step import Packages
 from doctor.verbs.patient import Args, look, opened
 from doctor.verbs.treatment import agreed, recover, settings, tell_failures, write_lock
-from doctor.words import refused, say, sentence
+from doctor.words import phrase, reasoned, refused, say, sentence
 
 AT_ONCE = 4  # packs that are fetched side by side
 SCRIPT_LIMIT = 1800  # seconds for an install.py
@@ -203,7 +203,9 @@ def brought(visit: Visit, book: Journal, wants: Sequence[Want]) -> Brought:
     tell_failures(screen, outcome)
     for name, why in visit.failed.items():
         if name not in outcome.failed:
-            screen.lines([f"✗ {why}" if why.startswith(name) else f"✗ {name}: {why}"])
+            screen.lines(
+                [f"✗ {why}" if why.startswith(name) else "✗ " + reasoned(name, why, screen.lang)]
+            )
     for one in gone_in:
         tell_arrival(visit, one)
     if gone_in:
@@ -261,7 +263,7 @@ def planned(visit: Visit, book: Journal, coming: Sequence[Coming]) -> tuple[Plan
 def tell_arrival(visit: Visit, one: Coming) -> None:
     screen, note = visit.screen, one.note
     path = packs.custom_nodes(visit.comfyui) / note.name
-    proof = "" if note.proven else say("unproven", screen.lang, why=note.why)
+    proof = "" if note.proven else say("unproven", screen.lang, why=phrase(note.why, screen.lang))
     what = note.commit[:12] or note.version or "-"
     screen.say("node-in", name=note.name, path=path, commit=what, route=note.route, proof=proof)
     if left := lfs.pointers(path):

@@ -14,7 +14,7 @@ from doctor.startup import NodeStart
 from doctor.verbs.node import Visit, visited, which
 from doctor.verbs.patient import Args, opened
 from doctor.verbs.treatment import agreed, recover, tell_failures
-from doctor.words import refused, say
+from doctor.words import reasoned, refused, say
 
 
 def show(args: Args, screen: Screen) -> int:
@@ -71,8 +71,8 @@ def verify(args: Args, screen: Screen) -> int:
 
 def verdict(pack: Pack, found: intact.Integrity, lang: str) -> list[str]:
     mark = {"intact": "✓", "edited": "✗", "not judged": "?"}[found.state]
-    why = f": {found.why}" if found.why else ""
-    lines = [f"{mark} {pack.name}  {say('node-' + found.state.replace(' ', '-'), lang)}{why}"]
+    told = f"{mark} {pack.name}  {say('node-' + found.state.replace(' ', '-'), lang)}"
+    lines = [reasoned(told, found.why, lang)]
     for word in ("edited", "missing", "extra"):
         for name in getattr(found, word)[:20]:
             lines.append(f"    {say('file-' + word, lang)}  {name}")

@@ -28,7 +28,7 @@ from doctor.verbs import log
 from doctor.verbs.patient import Args, home, target
 from doctor.verbs.served import NotServed, Place, checkpoint_into, started
 from doctor.verbs.told import of_smoke
-from doctor.words import say
+from doctor.words import reasoned, say
 
 OURS = "comfy-doctor"  # the folder below the server's temp, and the prefix of latents
 
@@ -340,8 +340,7 @@ def line(gate: Gate, lang: str) -> str:
     figure = "" if gate.figure is None else f" {gate.figure:.3g}"
     bound = "" if gate.bound is None else f" ({say('bound', lang)} {gate.bound:g})"
     page = f"  [{gate.finding}]" if gate.finding else ""
-    why = f": {gate.why}" if gate.why else ""
-    return f"{mark} {name}{figure}{bound}{why}{page}"
+    return reasoned(f"{mark} {name}{figure}{bound}", gate.why, lang) + page
 
 
 def times(test: Smoke) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from doctor.screen import Screen
 from doctor.source import Source
 from doctor.step import MakeVenv, Packages, Step
 from doctor.verbs.patient import Args, home, look, opened, target, tell
-from doctor.words import say
+from doctor.words import phrase, say
 
 BIG = 500 << 20  # bytes of download that are named before anything else
 BEFORE_A_START = treat.HEALTH | {"comfyui"}  # subjects whose errors a start would only repeat
@@ -136,7 +136,9 @@ def write_lock(
 
 def tell_failures(screen: Screen, outcome: treat.Outcome) -> None:
     for name, why in outcome.failed.items():
-        screen.lines(["! " + say("rolled-back", screen.lang, fix=name, why=why)])
+        screen.lines(
+            ["! " + say("rolled-back", screen.lang, fix=name, why=phrase(why, screen.lang))]
+        )
 
 
 def planned(

@@ -26,7 +26,7 @@ from doctor.step import KeepFlags
 from doctor.symptoms import Judgement
 from doctor.verbs import log
 from doctor.verbs.patient import Args, command, home
-from doctor.words import say
+from doctor.words import say, sentence
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE = 30.0  # seconds to end in, once asked
@@ -185,7 +185,16 @@ class Watch:
                         book, journal.treat(book, treatment(fault, step), self.screen.progress)
                     )
             except (Refusal, OSError) as error:
-                self.screen.lines(["! " + say("not-remembered", self.screen.lang, why=error)])
+                self.screen.lines(
+                    [
+                        "! "
+                        + say(
+                            "not-remembered",
+                            self.screen.lang,
+                            why=sentence(error, self.screen.lang),
+                        )
+                    ]
+                )
                 continue
             self.screen.say("remembered", flag=fault.cure.flag, undo=command(self.patient, "undo"))
 

@@ -16,7 +16,7 @@ from doctor.receipts import locked
 from doctor.screen import Screen
 from doctor.step import KeepFlags
 from doctor.verbs.patient import command, home
-from doctor.words import say
+from doctor.words import say, sentence
 
 TRIED = "cuda-malloc-unsupported"  # the finding whose flag a trial can acquit
 
@@ -41,7 +41,7 @@ def withdrawn(patient: Target, kept: Mapping[str, Flag], screen: Screen) -> dict
             treatment = Treatment("withdraw-flags", ("flag-unneeded",), (step,))
             journal.commit(book, journal.treat(book, treatment, screen.progress))
     except (Refusal, OSError) as error:
-        screen.lines(["! " + say("not-withdrawn", screen.lang, why=error)])
+        screen.lines(["! " + say("not-withdrawn", screen.lang, why=sentence(error, screen.lang))])
         return dict(kept)
     for flag, why in gone.items():
         undo = command(patient, "undo")

@@ -39,6 +39,25 @@ def sentences():
             yield from filter(SENTENCE.search, map(written, (*said, *inner)))
 
 
+def evidence():
+    """What stands in the functions of a check, but for what it only compares with."""
+    for path in (DOCTOR / "checks").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in (f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)):
+            parts = {id(i) for n in ast.walk(function) for i in getattr(n, "values", ())}
+            said = [n for line in function.body[1:] for n in ast.walk(line) if id(n) not in parts]
+            yield from filter(SENTENCE.search, map(written, said))
+
+
+COMPARED = {"No module named", "fallen off the bus", "docker run --gpus all ..."}
+
+
+@pytest.mark.parametrize("english", sorted(set(evidence()) - COMPARED))
+def test_the_evidence_of_every_check_is_known_in_chinese(english):
+    text = ("x" + english if english[0] in " ;" else english).replace("{}", "x=y", 1)
+    assert phrase(text.replace("{}", "x"), "zh") != text.replace("{}", "x"), english
+
+
 @pytest.mark.parametrize("english", sorted(set(sentences())))
 def test_every_sentence_is_known_in_chinese(english):
     assert phrase(english.replace("{}", "x"), "zh") != english.replace("{}", "x"), english
@@ -49,6 +68,15 @@ def test_blanks_keep_what_fills_them():
         fillings = [f"<{n}>" for n in range(row["en"].count("{}"))]
         told = phrase(row["en"].format(*fillings), "zh")
         assert all(filling in told for filling in fillings), row
+
+
+def test_steps_of_a_plan_are_told_in_chinese():
+    tree = ast.parse((DOCTOR / "step.py").read_text(encoding="utf-8"))
+    told = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name == "__str__"]
+    words = {written(n) for f in told for n in ast.walk(f) if isinstance(n, ast.JoinedStr)}
+    for english in words:
+        step = english.replace("{}", "x")
+        assert phrase(step, "zh", "steps") != step, english
 
 
 def test_what_no_phrase_knows_stays_as_it_is():
