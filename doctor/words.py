@@ -117,8 +117,19 @@ def phrases(lang: str, of: str = "phrases") -> Sequence[tuple[re.Pattern[str], s
     """English sentences with their blanks, and what they are in a language; those that say most
     of themselves first."""
     table = read(FOLDER / "phrases.toml")[of]
-    both = sorted(((row["en"], row[lang]) for row in table), key=lambda one: -said(one[0]))
+    told = [(row["en"], row[lang]) for row in table]
+    told += refusals(lang) if of == "phrases" else ()
+    both = sorted(told, key=lambda one: -said(one[0]))
     return [(re.compile(blanks(english), re.DOTALL), other) for english, other in both]
+
+
+def refusals(lang: str) -> Iterator[tuple[str, str]]:
+    """What stands in manifests/words.toml of a download that failed: a plan keeps it as text."""
+    for key, row in read(FOLDER / "words.toml").items():
+        if key.startswith("fetch-"):
+            blanks = re.findall(r"{(\w+)}", row["en"])
+            numbered = {name: f"{{{number}}}" for number, name in enumerate(blanks)}
+            yield re.sub(r"{\w+}", "{}", row["en"]), row[lang].format(**numbered)
 
 
 def said(english: str) -> int:

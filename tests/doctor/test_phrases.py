@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from doctor.manifest import read
-from doctor.words import phrase
+from doctor.words import phrase, say
 from manifests import FOLDER
 
 DOCTOR = Path(__file__).parents[2] / "doctor"
@@ -77,6 +77,12 @@ def test_steps_of_a_plan_are_told_in_chinese():
     for english in words:
         step = english.replace("{}", "x")
         assert phrase(step, "zh", "steps") != step, english
+
+
+def test_a_refusal_that_a_plan_kept_as_text_is_told_in_chinese():
+    blanks = {"url": "https://a.example/x", "ref": "v9"}
+    for key in ("fetch-offline", "fetch-no-such-ref"):
+        assert phrase(say(key, "en", **blanks), "zh") == say(key, "zh", **blanks)
 
 
 def test_what_no_phrase_knows_stays_as_it_is():
