@@ -59,7 +59,7 @@ GONE = "import numpy, shutil; shutil.rmtree(numpy.__path__[0])"
 BREAKS = {"docs/guides/something-broke.md": f"~/ComfyUI/.venv/bin/python -c '{GONE}'"}
 NOTHING_YET = " undo "  # 2 and a sentence where nothing was changed
 KEPT = re.compile(r"PIP_.*|.*CERT_(FILE|DIR)|.*CA_BUNDLE|https?_proxy")  # of this machine's line
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ASIDE = ("WARNING:", "[notice]")  # pip's words about itself and its index
 ASKS, LATER = b"[y/N]", 3.0  # a question, and the seconds that a server gets before it is ended
 
