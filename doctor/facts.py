@@ -120,6 +120,7 @@ class Package:
     missing: tuple[str, ...] = ()  # files of its RECORD that are not there (looked at for few)
     requires: tuple[str, ...] = ()  # Requires-Dist, verbatim
     record: bool = True  # has the list of its files, without which pip cannot remove it
+    source: str = ""  # what pip was given instead of a name: "git+URL@commit", "-e URL", a wheel
     again: tuple[str, ...] = ()  # "1.0 in FOLDER": the same name once more on sys.path
 
 

@@ -57,11 +57,12 @@ def same(one, other):
 
 def package(folder, entry):
     facts, path = {"location": folder}, os.path.join(folder, entry)
-    name = metadata(path, entry, facts)
-    record = os.path.join(path, "RECORD")
-    facts["missing"] = facts.get("missing", []) + damaged(folder, record)
-    if entry.endswith(".dist-info") and installer(path) in ("pip", "uv"):
-        facts["record"] = os.path.exists(record)
+    name, by = metadata(path, entry, facts), installer(path)
+    hollow, rows = "missing" in facts, recorded(path)
+    facts["missing"] = facts.get("missing", []) + damaged(folder, rows, by)
+    if entry.endswith(".dist-info") and (by in ("pip", "uv") or hollow):
+        facts["record"] = bool(rows)
+    facts["source"] = "" if by == "conda" else source(path)  # conda names its own build there
     if normal(name) in TAGGED:
         facts["build"] = local_version(folder, normal(name)).partition("+")[2] or None
     return normal(name), facts
@@ -76,8 +77,8 @@ def metadata(path, entry, facts):
         lines = read(head).partition("\n\n")[0].splitlines()
     except OSError:
         lines = []
-        if os.path.isdir(path):
-            facts["missing"] = [entry + "/" + os.path.basename(head)]
+    if os.path.isdir(path) and not any(line.startswith("Name:") for line in lines):
+        facts["missing"] = [entry + "/" + os.path.basename(head)]  # gone, or emptied by a crash
     for line in lines:
         key, _, value = line.partition(": ")
         if key == "Name":
@@ -89,14 +90,30 @@ def metadata(path, entry, facts):
     return name
 
 
-def damaged(folder, record):
-    """Libraries and __init__.py files that RECORD names and that are absent or cut short."""
+def recorded(info):
+    """The rows of RECORD; none where it is gone or emptied."""
     try:
-        rows = read(record).splitlines()
+        return [row for row in read(os.path.join(info, "RECORD")).splitlines() if "," in row]
     except OSError:
         return []
+
+
+def source(info):
+    """What pip was given instead of a name, as it would take it again (PEP 610); "": a name."""
+    try:
+        said = json.loads(read(os.path.join(info, "direct_url.json")))
+        vcs = said.get("vcs_info")
+        if vcs:
+            return "%s+%s@%s" % (vcs["vcs"], said["url"], vcs["commit_id"])
+        return ("-e " if said.get("dir_info", {}).get("editable") else "") + said["url"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return ""
+
+
+def damaged(folder, rows, by):
+    """Libraries and __init__.py files that RECORD names and that are absent or cut short."""
     wrong = []
-    by_pip = installer(os.path.dirname(record)) in ("pip", "uv")  # distributions strip libraries
+    by_pip = by in ("pip", "uv")  # distributions strip libraries
     for row in rows:
         name, _, rest = row.partition(",")
         if name.startswith('"') or not (BINARY.search(name) or name.endswith("/__init__.py")):

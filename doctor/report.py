@@ -156,9 +156,14 @@ def conclusion(diagnosis: Diagnosis, facts: Facts, lang: str) -> str:
     return say("sick-by-hand", lang, count=len(diagnosis.errors))
 
 
-def planned(plan: "Plan", lang: str) -> Iterator[str]:
-    """The plan under its title, a line apart from what stands above."""
-    yield from ("", say("plan", lang), *plan_lines(plan, lang))
+def planned(plan: "Plan", lang: str, by_hand: Sequence[str] = ()) -> Iterator[str]:
+    """The plan under its title, a line apart from what stands above; an empty one for findings
+    that were asked for and have no fix says so."""
+    yield from ("", say("plan", lang))
+    if by_hand and not plan.treatments and not plan.refused:
+        yield say("plan-by-hand", lang, ids=", ".join(by_hand))
+    else:
+        yield from plan_lines(plan, lang)
 
 
 def tried_lines(rows: Sequence[Mapping[str, Any]], lang: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from doctor import fetch, installer, journal, machine, room, sync, uv
 from doctor.check import subject
 from doctor.facts import Facts, Refusal, Unknown
-from doctor.finding import Diagnosis
+from doctor.finding import Diagnosis, Finding
 from doctor.manifest import World
 from doctor.plan import Plan, Treatment
 from doctor.receipts import Journal
@@ -36,12 +36,14 @@ class Outcome:
     receipts: tuple[str, ...] = ()
     cured: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)  # fix -> why it was taken back
+    eased: tuple[str, ...] = ()  # cured of some of what they named
 
     def __add__(self, later: "Outcome") -> "Outcome":
         return Outcome(
             (*self.receipts, *later.receipts),
             (*self.cured, *later.cured),
             {**self.failed, **later.failed},
+            (*self.eased, *later.eased),
         )
 
 
@@ -205,6 +207,7 @@ def carry_out(
     """Each treatment done, looked at, and kept or taken back before the next begins."""
     receipts: list[str] = []
     cured: list[str] = []
+    eased: list[str] = []
     failed: dict[str, str] = {}
     for treatment in plan.treatments:
         unmet = unmet_in(treatment)
@@ -221,25 +224,35 @@ def carry_out(
         journal.commit(book, receipt)
         installer.forget(wheels_of(treatment))
         receipts.append(receipt)
-        cured += treatment.cures
+        left = {finding.id for finding in remaining(treatment, before, after)}
+        cured += (id for id in treatment.cures if id not in left)
+        eased += left
         before = after
-    return Outcome(tuple(receipts), tuple(cured), failed)
+    return Outcome(tuple(receipts), tuple(cured), failed, tuple(eased))
 
 
 def worsened(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> str:
     """Why a treatment may not stay: what it was to cure is still there, or it broke something.
 
     An error that could not be judged before is no worsening: a new environment has room for it.
+    Nor is a cure of some of what a finding names, with no new evidence, one that did not help.
     """
-    was = {f.id: f.severity for f in before.findings}
-    cures = (f for f in after.findings if f.id in treatment.cures)
-    still = [f.id for f in cures if f.severity >= was.get(f.id, 0)]
+    named = {f.id: set(f.because) for f in before.findings}
+    left = remaining(treatment, before, after)
+    still = [f.id for f in left if not set(f.because) < named.get(f.id, set())]
     if still:
         return f"{still[0]} is still there"
     known = {f.id for f in before.findings} | {n.id for n in before.not_judged}
     known |= {MILDER[id] for id in treatment.cures if id in MILDER}
     new = [f for f in after.errors if f.id not in known and subject(f.id) in HEALTH]
     return f"it brought {new[0].id}: {'; '.join(new[0].because)}" if new else ""
+
+
+def remaining(treatment: Treatment, before: Diagnosis, after: Diagnosis) -> list[Finding]:
+    """What it was to cure, and is there no milder than it was."""
+    was = {f.id: f.severity for f in before.findings}
+    cures = (f for f in after.findings if f.id in treatment.cures)
+    return [f for f in cures if f.severity >= was.get(f.id, 0)]
 
 
 def unmet_in(treatment: Treatment) -> frozenset[str]:

@@ -161,8 +161,7 @@ def package_files_corrupt(facts: Facts) -> Iterator[Finding]:
     damaged = damaged_packages(facts)
     if damaged:
         names = ", ".join(f"{name} {package.version}" for name, package in damaged.items())
-        listed = all(package.record for package in damaged.values())  # or nothing can replace them
-        ours = listed and not any(OF_A_BUILD.fullmatch(name) for name in damaged)
+        ours = any(comes_again(facts, name) for name in damaged)
         doctor = (advise.doctor(facts, "fix", "package-files-corrupt"),) if ours else ()
         yield Finding(
             Severity.ERROR if hurts(facts, set(damaged), needed) else Severity.WARNING,
@@ -184,6 +183,17 @@ def damaged_packages(facts: Facts) -> dict[str, Package]:
     }
 
 
+def comes_again(facts: Facts, name: str) -> bool:
+    """Would its name and version bring the very same from an index, and could it be undone? Not a
+    build of another index, nor what came from a folder, a file or git; nor what is there twice,
+    has no list of its files, or lies outside of this environment."""
+    package = facts.packages[name]
+    named = package.version and "+" not in package.version and not package.source
+    inside = not package.location or package.location.startswith(facts.python.prefix)
+    once = package.record and not package.again
+    return bool(named and inside and once and not OF_A_BUILD.fullmatch(name))
+
+
 def lost(package: Package) -> str:
     return ", ".join(package.missing[:3]) or "no RECORD, so pip can neither replace nor remove it"
 
@@ -197,8 +207,18 @@ def hurts(facts: Facts, damaged: set[str], needed: set[str]) -> bool:
 
 def again(facts: Facts, *names: str) -> str:
     """The same versions once more, and nothing else with them."""
-    pins = (f"{name}=={facts.packages[name].version}" for name in names)
-    return advise.pip(facts, "install", "--force-reinstall", "--no-deps", *pins)
+    listed = all(facts.packages[name].record for name in names)  # or pip refuses to replace them
+    over = "--force-reinstall" if listed else "--ignore-installed"
+    pins = (word for name in names for word in pin(name, facts.packages[name]))
+    return advise.pip(facts, "install", over, "--no-deps", *pins)
+
+
+def pin(name: str, package: Package) -> tuple[str, ...]:
+    """What brings this package as it is: from where it came, or its version."""
+    if package.source:
+        editable = package.source.startswith("-e ")
+        return tuple(package.source.split(" ", 1)) if editable else (f"{name} @ {package.source}",)
+    return (f"{name}=={package.version}" if package.version else name,)
 
 
 @check("system-lib-missing")

@@ -7,7 +7,7 @@ from packaging.specifiers import SpecifierSet
 
 from doctor.checks.causes import brought, numpy_row
 from doctor.checks.comfyui import mismatched, missing, surroundings, wanted
-from doctor.checks.packages import damaged_packages, out_of_step
+from doctor.checks.packages import comes_again, damaged_packages, out_of_step
 from doctor.choice import least
 from doctor.facts import Facts, numbers
 from doctor.fix import CannotFix, fix
@@ -70,7 +70,8 @@ def install_numpy(facts: Facts) -> Iterator[Step]:
 @fix("install-again")
 def install_again(facts: Facts) -> Iterator[Step]:
     """Install the same versions of damaged packages once more, and nothing else with them."""
-    pins = (f"{name}=={package.version}" for name, package in damaged_packages(facts).items())
+    damaged = damaged_packages(facts).items()
+    pins = (f"{name}=={package.version}" for name, package in damaged if comes_again(facts, name))
     yield Packages(interpreter(facts), wants=tuple(pins), holds=holds(facts), anew=True)
 
 

@@ -75,6 +75,8 @@ def cure(
         write_lock(args, screen, book, facts, plan, outcome)
     if done.cured:
         screen.say("cured", ids=", ".join(done.cured), undo=advise.doctor(facts, "undo"))
+    if rest := [line for f in diagnosis.findings if f.id in done.eased for line in f.because]:
+        screen.say("eased", rest="; ".join(rest), undo=advise.doctor(facts, "undo"))
     return {
         "plan": shown,
         "receipts": list(done.receipts),
@@ -153,7 +155,8 @@ def planned(
     plan = prescribe([f for f in chosen if f.fix not in tried], facts)
     screen.progress(say("resolving", screen.lang))
     plan = treat.settle(plan, facts, book, settings(args), screen.attempt)
-    screen.lines(report.planned(plan, screen.lang))
+    by_hand = [f.id for f in chosen if f.commands and f.id in getattr(args, "ids", ())]
+    screen.lines(report.planned(plan, screen.lang, by_hand))
     size = treat.sizes(plan)
     if size >= BIG:
         screen.say("download", size=size >> 20)

@@ -1,5 +1,6 @@
 """What the patient's interpreter says, however badly it is."""
 
+import json
 import platform
 import re
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doctor import examine
+from doctor import examine, probe
 from doctor.examine import Heard, alone, gone_well, imports, interview
 from doctor.facts import Flag, Target, Unknown
 from doctor.locate import BadTarget
@@ -135,13 +136,42 @@ def test_damage_is_read_off_the_record(tmp_path):
     (info / "INSTALLER").write_text("pip\n")
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "a.so").write_text("cut")
-    import doctor.probe as probe
-
     name, facts = probe.package(str(tmp_path), info.name)
     assert (name, facts["version"], facts["requires"]) == ("thing", "1.0", ["numpy<2"])
     assert facts["missing"] == ["thing/a.so (3 of 10 bytes)", "thing/b.so"]
     (info / "INSTALLER").write_text("debian\n")  # a distribution strips libraries it packs
     assert probe.package(str(tmp_path), info.name)[1]["missing"] == ["thing/b.so"]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4000)])
+def test_what_a_crash_emptied_is_as_good_as_gone(content, tmp_path):
+    info = tmp_path / "thing-1.0.dist-info"
+    info.mkdir()
+    (info / "INSTALLER").write_text("pip\n")
+    (info / "METADATA").write_bytes(content)
+    (info / "RECORD").write_bytes(content)
+    name, facts = probe.package(str(tmp_path), info.name)
+    assert (name, facts["version"], facts["record"]) == ("thing", "1.0", False)
+    assert facts["missing"] == ["thing-1.0.dist-info/METADATA"]
+    (info / "INSTALLER").unlink()  # hollow, and nobody's: no list of its files all the same
+    assert probe.package(str(tmp_path), info.name)[1]["record"] is False
+
+
+@pytest.mark.parametrize(
+    ("told", "source"),
+    [
+        ({"archive_info": {}, "url": "file:///w/a-1.whl"}, "file:///w/a-1.whl"),
+        ({"dir_info": {"editable": True}, "url": "file:///src/a"}, "-e file:///src/a"),
+        (
+            {"vcs_info": {"vcs": "git", "commit_id": "c0"}, "url": "https://h/a"},
+            "git+https://h/a@c0",
+        ),
+        ([], ""),
+    ],
+)
+def test_what_pip_was_given_instead_of_a_name_is_remembered(told, source, tmp_path):
+    (tmp_path / "direct_url.json").write_text(json.dumps(told))
+    assert probe.source(str(tmp_path)) == source
 
 
 def test_the_build_of_torch_is_read_and_not_imported(tmp_path, monkeypatch):

@@ -322,7 +322,7 @@ COMMANDS = {  # patient -> what a person is told to type
     "cuda-torch-on-a-server-without-card": "torch==2.13.0+cpu",
     "cpu-torch-on-a-radeon": "torch==2.14.0+rocm7.2",
     "safetensors-lost-its-library": "comfy-doctor fix package-files-corrupt",
-    "record-of-a-package-lost": "--force-reinstall --no-deps einops==",
+    "record-of-a-package-lost": "--ignore-installed --no-deps einops==",
     "updated-by-git-pull-alone": "-m pip install -r /srv/ComfyUI/requirements.txt",
     "fresh-environment": "comfy-doctor fix core-requirement-missing --comfyui /srv/ComfyUI",
     "port-taken-by-another-program": "launch --comfyui /srv/ComfyUI -- --port 8189",
