@@ -84,10 +84,12 @@ def ask(python: str, expression: str) -> Any:
         raise CannotInstall(f"{python} does not answer: {error}") from error
 
 
-def call(words: Sequence[str], timeout: float = 3600) -> str:
-    """Run pip; its output, or CannotInstall with its own last words."""
+def call(words: Sequence[str], timeout: float = 3600, own: bool = True) -> str:
+    """Run pip; its output, or CannotInstall with its own last words. Without `own`, it knows
+    nothing of the user's own site folder."""
+    env = {**os.environ, **({} if own else {"PYTHONNOUSERSITE": "1"})}
     try:
-        ended = child.run(words, timeout=timeout, cwd=tempfile.gettempdir())
+        ended = child.run(words, timeout=timeout, cwd=tempfile.gettempdir(), env=env)
     except (OSError, child.TooLate) as error:
         raise CannotInstall(f"pip: {error}") from error
     if ended.code:
@@ -295,18 +297,22 @@ def check_hash(path: Path, sha256: str) -> None:
 def change(
     python: str, wheels: Sequence[Wheel], removes: Sequence[str], progress: Progress
 ) -> None:
-    """Take out, put in; exactly these, from files at hand, with no index and no dependencies."""
+    """Take out, put in; exactly these, from files at hand, with no index and no dependencies.
+
+    The user's own site folder is left alone: it is in no snapshot, and pip would take packages
+    out of it, or put them there where it may not write.
+    """
     files = [get(one, progress) for one in wheels]
     if removes:
         progress(f"removing {', '.join(removes)}")
-        call([*pip(python), "uninstall", "--yes", *removes])
+        call([*pip(python), "uninstall", "--yes", *removes], own=False)
     if files:
         progress(f"installing {', '.join(one.name for one in wheels)}")
         words = [*pip(python), "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
         words += ["--force-reinstall", "--no-warn-script-location"]
         for folder in sorted({str(path.parent) for path in files}):
             words += ["--find-links", folder]
-        call([*words, *(f"{one.name}=={one.version}" for one in wheels)])
+        call([*words, *(f"{one.name}=={one.version}" for one in wheels)], own=False)
 
 
 def scope(python: str) -> Scope:
