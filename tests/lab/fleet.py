@@ -340,8 +340,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
         for row in whole(Path(name), asked.parts):
             keep(row, asked.out)
-        for page in Path(name).glob("*/*.html") if asked.pages else ():
-            shutil.copy(page, asked.pages)
+        if asked.pages:
+            asked.pages.mkdir(parents=True, exist_ok=True)
+            for page in Path(name).glob("*/*.html"):
+                shutil.copy(page, asked.pages)
     print("all right")
     return 0
 
