@@ -30,6 +30,8 @@ class Event:
     data: dict[str, Any]
 
 
+# The newest websocket-client has types, but none for the two methods that are called below; an
+# older one has no types at all. It is that which "type: ignore" passes over.
 class Bounded(websocket.WebSocket):  # type: ignore[misc]
     """One message is no larger and takes no longer than it may, however it is sent."""
 

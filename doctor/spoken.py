@@ -3,8 +3,9 @@ and options.py say in English."""
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from doctor.manifest import read
 from doctor.screen import folded
@@ -49,10 +50,15 @@ def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 class Wide(argparse.HelpFormatter):
     """Signs of full width count two, and break where there is no space; lines stay lines."""
 
-    def add_usage(self, usage, actions, groups, prefix=None):  # type: ignore[no-untyped-def]
-        super().add_usage(
-            usage, actions, groups, sentences("zh")["usage: "] if prefix is None else prefix
-        )
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        said = sentences("zh")["usage: "] if prefix is None else prefix
+        super().add_usage(usage, actions, groups, said)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return folded(text, width)

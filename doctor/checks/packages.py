@@ -189,9 +189,14 @@ def comes_again(facts: Facts, name: str) -> bool:
     has no list of its files, or lies outside of this environment."""
     package = facts.packages[name]
     named = package.version and "+" not in package.version and not package.source
-    inside = not package.location or package.location.startswith(facts.python.prefix)
+    inside = not package.location or within(facts.python.prefix, package.location)
     once = package.record and not package.again
     return bool(named and inside and once and not OF_A_BUILD.fullmatch(name))
+
+
+def within(folder: str, path: str) -> bool:
+    """Does a path of either kind of system lie below a folder; .venv2 is not below .venv."""
+    return path.startswith(folder) and path[len(folder.rstrip("/\\")) :][:1] in ("/", "\\")
 
 
 def lost(package: Package) -> str:

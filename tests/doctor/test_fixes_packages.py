@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from doctor import fixes  # noqa: F401  (registers them)
+from doctor.checks.packages import within
 from doctor.diagnose import diagnose
 from doctor.facts import Package
 from doctor.fix import FIXES
@@ -69,3 +70,16 @@ def test_what_came_from_elsewhere_is_had_from_there_again():
 
 def damaged(facts):
     return [one for one in diagnose(facts).findings if one.id == "package-files-corrupt"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "below"),
+    [
+        ("/srv/.venv", "/srv/.venv/lib", True),
+        ("/srv/.venv", "/srv/.venv2/lib", False),
+        ("C:\\Python", "C:\\Python\\Lib", True),
+        ("/", "/lib", True),
+    ],
+)
+def test_a_folder_beside_is_not_within(folder, path, below):
+    assert within(folder, path) is below
