@@ -217,6 +217,8 @@ def history(args: Args, screen: Screen) -> int:
 
 def setup(args: Args, screen: Screen) -> int:
     """An empty folder becomes an installation, which is then started once."""
+    if not args.folder.strip():  # a variable that is not set, in somebody's script
+        raise BadUsage("setup wants the name of a folder: comfy-doctor setup ~/ComfyUI")
     folder = Path(args.folder).expanduser()
     if args.source:
         Source.parse(args.source)  # refuses what is none, before anything is looked at

@@ -86,6 +86,12 @@ def test_a_source_that_is_none(tmp_path):
     assert (code, "nothing-there.zip" in str(said["error"])) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name_is_not_the_folder_one_stands_in(name):
+    code, said = set_up(name, "https://example.org/comfyui.zip")
+    assert (code, "the name of a folder" in str(said["error"])) == (2, True)
+
+
 def test_a_file_is_no_folder_to_set_up(tmp_path):
     (tmp_path / "file").write_text("mine")
     code, said = set_up(tmp_path / "file", "https://example.org/comfyui.zip")
