@@ -31,6 +31,9 @@ def of_log(
     satisfied = {normal(name) for name in caught.get("satisfied", ())}
     if any(normal(module) in satisfied for module in missing):
         hints["satisfied-module"] = ", ".join(missing)
+    named = caught.get("torch-named", ())
+    if "torch" not in hints and "installing" not in hints and len(named) == 1:
+        hints["torch"] = named[0]
     asked = caught.get("version-asked", ())
     if asked and "versions-left-out" not in hints and all(map(is_ahead, asked)):
         hints["version-ahead"] = asked[0]
