@@ -37,8 +37,9 @@ def of_log(
     asked = caught.get("version-asked", ())
     if asked and "versions-left-out" not in hints and all(map(is_ahead, asked)):
         hints["version-ahead"] = asked[0]
-    if "own-python" in hints and any(map(is_elsewhere, caught.get("pip-from", ()))):
-        hints["pip-elsewhere"] = hints["own-python"]
+    own = ["own-python"] if "own-python" in hints else caught.get("env-python", ())
+    if own and any(map(is_elsewhere, caught.get("pip-from", ()))):
+        hints["pip-elsewhere"] = own[0]
     if "gpu-amd" in hints and "AMD" not in hints.get("gpu", "AMD"):
         del hints["gpu-amd"]  # the device line outweighs a word somewhere
     return hints | wheel(hints, world)
