@@ -25,8 +25,8 @@ def about_placement(one: Parser) -> None:
 def about_levers(one: Parser) -> None:
     one.add_argument(
         "--without", action="append", default=[], metavar="LEVER",
-        help="compute without what makes it faster: words, times, trunk, winograd, onednn, vae, "
-        "heap, kernels, qkv, graph; all for the plain network",
+        help="compute without what makes it faster: words, times, trunk, winograd, columns, "
+        "mapped, onednn, vae, heap, kernels, qkv, graph; all for the plain network",
     )  # fmt: skip
 
 

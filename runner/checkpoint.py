@@ -6,12 +6,14 @@ The weights of a part are written once, where they stay: there is no second copy
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from runner import aliases
+from runner.early import LENT
 from runner.families import FAMILIES, SD1, AnyText
 from runner.memory import reserve
 from runner.recipe import Progress, Refused
@@ -32,7 +34,12 @@ LEFT_BEHIND = ("loss.", "model_ema.")  # by the training of a VAE
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 V_SPREAD = 0.09  # of one bias, above which ComfyUI takes an SD 2.x for v-prediction
 V_BIAS = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+KEPT = (torch.float16, torch.bfloat16, torch.float32)
 MILLION = 1_000_000  # weights: the unit of progress
+
+
+def nothing(part: str, name: str) -> None:
+    """What a checkpoint lends that lends nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Checkpoint:
 
     shapes: part ("text", "unet", "vae") -> name below the part's prefix -> shape.
     fill(part, name, out) writes a tensor into `out`, which may have any floating dtype.
+    lend(part, name): the tensor itself, as it is stored and not to be written to, or None.
     predicts: "eps" (noise) or "v"; zero_snr: the last training step is pure noise.
     """
 
@@ -52,6 +60,7 @@ class Checkpoint:
     zero_snr: bool = False
     changes: Mapping[tuple[str, str], tuple[Change, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what a person should know
+    lend: Callable[[str, str], Tensor | None] = nothing
 
     def write(self, part: str, name: str, out: Tensor) -> None:
         """fill(), and what LoRA files change, one after the other in float32 as ComfyUI does."""
@@ -62,6 +71,17 @@ class Checkpoint:
             for change in changes:
                 weight = change(weight)
             out.copy_(weight)
+
+    def lent(self, part: str, name: str, place: Place) -> Tensor | None:
+        """A weight that can stay as it is stored, of a network that computes in that place: a wide
+        one of the denoiser, in float32 on the CPU, of as many bits or fewer, that nothing changes.
+        """
+        wide = part == "unet" and prod(self.shapes[part][name]) >= LENT
+        here = place == (torch.device("cpu"), torch.float32)
+        if not wide or not here or (part, name) in self.changes:
+            return None
+        weight = self.lend(part, name)
+        return weight if weight is not None and weight.dtype in KEPT else None
 
 
 @dataclass(frozen=True)
@@ -97,10 +117,14 @@ def read(path: Path) -> Checkpoint:
     def fill(part: str, name: str, out: Tensor) -> None:
         file.fill(stored[part][name], out)
 
+    def lend(part: str, name: str) -> Tensor | None:
+        return file.lend(stored[part][name])
+
     marked = family == "SDXL" and "v_pred" in file.shapes
     v = marked or (family == "SD 2.x" and spread(fill, shapes) > V_SPREAD)
     zero_snr = marked and "ztsnr" in file.shapes
-    return Checkpoint(str(path), family, shapes, fill, "v" if v else "eps", zero_snr)
+    predicts = "v" if v else "eps"
+    return Checkpoint(str(path), family, shapes, fill, predicts, zero_snr, lend=lend)
 
 
 def read_vae(path: Path) -> Checkpoint:
@@ -259,13 +283,19 @@ def networks(
 ) -> dict[str, nn.Module]:
     """The parts of a checkpoint that have a place, each on its device and in its dtype.
 
-    Weights on the CPU are written once, where they stay; others pass through one tensor's
-    worth of CPU memory. Refused: not-enough-memory.
+    Weights on the CPU are lent by their file (mapped.py) or written once, where they stay; others
+    pass through one tensor's worth of CPU memory. Refused: not-enough-memory.
     """
     parts = {part: build(checkpoint.family, part, checkpoint.shapes[part]) for part in places}
-    wanted = [
+    every = [
         (part, name, weight) for part in parts for name, weight in parts[part].named_parameters()
     ]
+    for part, name, _ in every:
+        lent = checkpoint.lent(part, name, places[part])
+        if lent is not None:
+            put(parts[part], name, lent)
+    wanted = [(part, name, weight) for part, name, weight in every if
+              parts[part].get_parameter(name).is_meta]  # fmt: skip
     room = iter(reserve([(weight.shape, *places[part]) for part, _, weight in wanted]))
     weights = {(part, name): next(room) for part, name, _ in wanted}
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = parser().parse_args(arguments)
             options.words = arguments
             if getattr(options, "checkpoint", None):
-                early.begin(options.checkpoint, options.device)
+                early.begin(options.checkpoint, options.device, stays(options))
             code, answer, lines = options.run(options, announcer(options, lang), lang)
         tell(json.dumps(answer, allow_nan=False) if options.json else "\n".join(lines))
         return int(code)
@@ -176,7 +176,7 @@ def renders(options: argparse.Namespace, tell: Progress, lang: str) -> Answer:
     from runner.rendered import rendered
 
     checkpoint, placement = chosen(options), placed(options)
-    models, seconds = loaded(checkpoint, placement, tell, options.without)
+    models, seconds = loaded(checkpoint, placement, tell, options.without, recipe.steps)
 
     def one(asked: argparse.Namespace) -> Json:
         return rendered(models, recipe, asked, tell, {"weights": seconds}, lang)
@@ -236,16 +236,31 @@ def placed(options: argparse.Namespace) -> "Placement":
     return devices.choose(getattr(options, "device", None), getattr(options, "dtype", None))
 
 
+def stays(options: argparse.Namespace) -> bool:
+    """Whether most weights will be left in their file."""
+    whole = options.run is not renders or options.lora or {"mapped", "all"} & set(options.without)
+    return not whole and early.few(options.steps)
+
+
 def loaded(
-    checkpoint: "Checkpoint", placement: "Placement", tell: Progress, without: Sequence[str] = ()
+    checkpoint: "Checkpoint",
+    placement: "Placement",
+    tell: Progress,
+    without: Sequence[str] = (),
+    steps: int | None = None,
 ) -> tuple["Models", float]:
-    """The models and the seconds it took to have them; `without` names levers left alone."""
+    """The models and the seconds it took to have them; `without` names levers left alone; steps:
+    how many they are wanted for, if that is known.
+    """
     from runner import heap
+    from runner.checkpoint import nothing
     from runner.devices import threads
     from runner.pipeline import load
 
     start = time.perf_counter()
-    models = load(checkpoint, placement, threads(), tell)
+    if {"mapped", "all"} & set(without):
+        checkpoint = replace(checkpoint, lend=nothing)
+    models = load(checkpoint, placement, threads(), tell, early.few(steps))
     if without:
         models = replace(models, denoiser=models.denoiser.without(without))
     if "heap" in models.denoiser.levers:

@@ -21,7 +21,7 @@ from runner import kernels, winograd
 from runner.graphs import Captured
 from runner.levers import Levers
 from runner.memory import free_memory
-from runner.products import product, without
+from runner.products import by_columns, product, without
 from runner.unet import (
     Attention,
     Downsample,
@@ -37,6 +37,7 @@ from runner.unet import (
 Words = Sequence[tuple[Tensor, Tensor]]  # of each look at the text: keys, values (K, heads, L, d)
 REPAYS = 2000  # pixels a convolution must see in a run before transformed weights repay
 FEWEST = 128  # pixels a step below which tiles do not pay: their weights are 16/9 as many
+FEW, HEAVY = 128, 1 << 20  # pixels of a step, and weights, of a convolution that is one product
 TOGETHER = 8  # steps whose time embeddings are computed in one product
 NARROWEST = 32  # channels, likewise
 
@@ -49,8 +50,7 @@ class Engine:
 
     def __init__(self, unet: UNet, levers: Levers):
         self.unet, self.levers, self.labels = unet, levers, unet.labels
-        weight = next(unet.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = next(unet.parameters()).device, unet.dtype
         self.resblocks = [one for one in unet.modules() if isinstance(one, ResBlock)]
         self.blocks = [one for one in unet.modules() if isinstance(one, TransformerBlock)]
         self.coming: tuple[float, ...] = ()
@@ -201,7 +201,12 @@ class Engine:
         if self.tiles(layer, x):
             rows = x.permute(0, 2, 3, 1).contiguous()
             return winograd.convolved(rows, self.tiled[layer], layer.bias).permute(0, 3, 1, 2)
-        return layer(x)
+        return by_columns(x, layer) if self.columns(layer, x) else layer(x)
+
+    def columns(self, layer: nn.Conv2d, x: Tensor) -> bool:
+        """Whether this convolution is little else than reading its weights."""
+        pixels = len(x) * x.shape[2] * x.shape[3] // (layer.stride[0] * layer.stride[1])
+        return self.levers.columns and pixels <= FEW and layer.weight.numel() >= HEAVY
 
     def tiles(self, layer: nn.Conv2d, x: Tensor) -> bool:
         """Whether this convolution is done in tiles in this run; their weights are made once."""
@@ -212,11 +217,11 @@ class Engine:
         if pixels * len(self.coming) < REPAYS:
             return False
         if layer not in self.tiled:
-            need = layer.weight.numel() * layer.weight.element_size() * 16 // 9
+            need = layer.weight.numel() * x.element_size() * 16 // 9
             if need > self.spare:
                 return False
             self.spare -= need
-            self.tiled[layer] = winograd.transformed(layer.weight)
+            self.tiled[layer] = winograd.transformed(layer.weight, dtype=x.dtype)
         return True
 
     def projected(self, layer: nn.Module, x: Tensor) -> Tensor:

@@ -61,9 +61,8 @@ class Denoiser:
 
     @classmethod
     def of(cls, unet: UNet, table: Table, predicts: str = "eps") -> "Denoiser":
-        weight = next(unet.parameters())
-        engine = Engine(unet, Levers.here(weight.device))
-        return cls(unet, table, weight.dtype, predicts, engine)
+        engine = Engine(unet, Levers.here(next(unet.parameters()).device))
+        return cls(unet, table, unet.dtype, predicts, engine)
 
     @property
     def levers(self) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ class Levers:
     times: bool = True  # the time embedding of all steps, and what each block makes of it, at once
     trunk: bool = True  # what comes before the first look at the text, once for all texts
     winograd: bool = True  # 3 x 3 convolutions in 16 products for 36 (CPU)
+    columns: bool = True  # 3 x 3 convolutions of few pixels as one product (CPU)
+    mapped: bool = True  # wide weights left as the file has them, widened as they are used (CPU)
     onednn: bool = True  # products by oneDNN where torch leaves them to its BLAS (CPU)
     vae: bool = True  # the VAE's in 36 products for 144 (CPU)
     heap: bool = True  # memory of the C library kept between steps, not given back (glibc)
@@ -32,7 +34,8 @@ class Levers:
         """All that can be used on a device."""
         cuda = device.type == "cuda"
         cpu = device.type == "cpu"
-        return cls(winograd=cpu, onednn=cpu, vae=cpu, heap=cpu, kernels=cuda, qkv=cuda, graph=cuda)
+        own = dict.fromkeys(("winograd", "columns", "mapped", "onednn", "vae", "heap"), cpu)
+        return cls(**own, kernels=cuda, qkv=cuda, graph=cuda)
 
     def without(self, names: Iterable[str]) -> "Levers":
         """The same with some left alone; "all" leaves the plain model. Refused: unknown-lever."""

@@ -7,18 +7,19 @@ way is shown to watch(name, tensor) under the names of the trace (design: interf
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import isclose
+from math import isclose, prod
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from runner.checkpoint import Checkpoint, Networks, assemble
+from runner.checkpoint import Checkpoint, Networks, assemble, nothing
 from runner.darkroom import quick
 from runner.devices import Placement, small_convolutions
 from runner.embeddings import NOTHING, Shelf
 from runner.families import FAMILIES, SD1, AnyText
 from runner.guidance import Denoiser, Prompt, guide, label
+from runner.memory import free_memory
 from runner.noise import Dice, first_noise
 from runner.pixels import crop, scale
 from runner.recipe import Progress, Recipe, Refused
@@ -31,6 +32,7 @@ from runner.vae import VAE
 Watch = Callable[[str, Tensor], None]
 Conditioning = tuple[Tensor, Tensor]  # cond (1, 77 k, D) and pooled (1, P), float32
 SD_SCALE = SD1.latent_scale
+MOST = 0.7  # of the free memory, for weights: the rest is for the picture
 
 
 class Sampling(Protocol):
@@ -64,15 +66,32 @@ class Models:
         return self.darkroom if self.darkroom and "vae" in self.denoiser.levers else self.vae
 
 
-def load(checkpoint: Checkpoint, placement: Placement, threads: int, progress: Progress) -> Models:
-    """Read a checkpoint's weights onto a device. Refused: not-enough-memory."""
-    rounded = rounded_for(checkpoint, placement)
-    networks: Networks = assemble(rounded, placement.places, threads, progress)
+def load(
+    checkpoint: Checkpoint,
+    placement: Placement,
+    threads: int,
+    progress: Progress,
+    mapped: bool = False,
+) -> Models:
+    """Read a checkpoint's weights onto a device. Refused: not-enough-memory.
+
+    mapped: leave in the file what can stay there (mapped.py), as is done where memory is short.
+    """
+    kept = rounded_for(checkpoint, placement)
+    if not (mapped or crowded(kept)):
+        kept = replace(kept, lend=nothing)
+    networks: Networks = assemble(kept, placement.places, threads, progress)
     model = model_of(checkpoint, networks.unet, placement)
     return Models(
         checkpoint.name, networks.text, networks.vae, model.denoiser, placement,
         model.latent_scale, notes=checkpoint.notes, darkroom=quick(networks.vae),
     )  # fmt: skip
+
+
+def crowded(checkpoint: Checkpoint) -> bool:
+    """Whether its weights, in float32, would take most of the memory there is."""
+    numbers = sum(prod(shape) for part in checkpoint.shapes.values() for shape in part.values())
+    return numbers * 4 > free_memory() * MOST
 
 
 def rounded_for(checkpoint: Checkpoint, placement: Placement) -> Checkpoint:
@@ -85,7 +104,7 @@ def rounded_for(checkpoint: Checkpoint, placement: Placement) -> Checkpoint:
         checkpoint.write(part, name, kept)
         out.copy_(kept)
 
-    return replace(checkpoint, fill=fill, changes={})
+    return replace(checkpoint, fill=fill, changes={}, lend=nothing)
 
 
 @dataclass(frozen=True)

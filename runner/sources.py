@@ -42,7 +42,10 @@ def with_vae(base: Checkpoint, path: Path) -> Checkpoint:
     def fill(part: str, name: str, out: Tensor) -> None:
         (own if part == "vae" else base).fill(part, name, out)
 
-    return replace(base, shapes={**base.shapes, **own.shapes}, fill=fill)
+    def lend(part: str, name: str) -> Tensor | None:
+        return (own if part == "vae" else base).lend(part, name)
+
+    return replace(base, shapes={**base.shapes, **own.shapes}, fill=fill, lend=lend)
 
 
 def with_lora(base: Checkpoint, path: Path, model: float, text: float) -> Checkpoint:

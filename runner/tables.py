@@ -5,6 +5,8 @@ A safetensors file is eight bytes of length, a JSON table of names, and the numb
 """
 
 import json
+import mmap
+import warnings
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -159,6 +161,24 @@ def entry(path: Path, key: str, row: object, base: int) -> Entry:
 def width_of(dtype: torch.dtype) -> int:
     """Bytes of one number (torch 2.0 has no dtype.itemsize)."""
     return torch.empty((), dtype=dtype).element_size()
+
+
+def mapped(path: Path) -> Tensor:
+    """The bytes of a file where the system has them, read when they are looked at; not to be
+    written to. OSError, ValueError where it cannot be mapped.
+    """
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that they are not to be written to
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def lent(file: Tensor, entry: Entry) -> Tensor | None:
+    """One tensor of a mapped file, without a copy; None where it lies between two numbers."""
+    dtype = DTYPES[entry.dtype]
+    if entry.start % width_of(dtype):
+        return None
+    return file[entry.start : entry.stop].view(dtype).view(entry.shape)
 
 
 def read_tensor(path: Path, entry: Entry, out: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The denoiser of SD 1.x, SD 2.x and SDXL: a UNet whose pixels look at words (Rombach et al. 2022).
 
 Attributes carry the checkpoint's own names below `model.diffusion_model.`, so loading needs no
-mapping.
+mapping. Layers are torch's own, but for weights that may be kept in fewer bits (mapped.py).
 
 Shapes: B batch, C channels, H and W latent size, N = H·W pixels, L text tokens, D text width.
 """
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from runner.mapped import Conv2d, Linear
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, c_time: int):
         super().__init__()
         self.in_layers = nn.Sequential(nn.GroupNorm(32, c_in), nn.SiLU(), conv3(c_in, c_out))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(c_time, c_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(c_time, c_out))
         tail = nn.GroupNorm(32, c_out), nn.SiLU(), nn.Identity(), conv3(c_out, c_out)
         self.out_layers = nn.Sequential(*tail)  # Identity holds the place of a training dropout
-        self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.skip_connection = nn.Identity() if c_in == c_out else Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:  # (B, C, H, W), (B, 4C)
         h = self.in_layers(x) + self.emb_layers(time)[:, :, None, None]
@@ -85,10 +87,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, context: int):
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context, width, bias=False)
-        self.to_v = nn.Linear(context, width, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Identity())
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(context, width, bias=False)
+        self.to_v = Linear(context, width, bias=False)
+        self.to_out = nn.Sequential(Linear(width, width), nn.Identity())
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # (B, N, C), (B, L, D)
         def split(y: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class Attention(nn.Module):
 class GEGLU(nn.Module):
     def __init__(self, width: int, inner: int):
         super().__init__()
-        self.proj = nn.Linear(width, inner * 2)
+        self.proj = Linear(width, inner * 2)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -112,7 +114,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         inner = width * 4
-        self.net = nn.Sequential(GEGLU(width, inner), nn.Identity(), nn.Linear(inner, width))
+        self.net = nn.Sequential(GEGLU(width, inner), nn.Identity(), Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -139,10 +141,10 @@ class SpatialTransformer(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, context: int):
         super().__init__()
         self.norm = nn.GroupNorm(32, width, eps=1e-6)
-        self.proj_in: nn.Module = nn.Conv2d(width, width, 1)
+        self.proj_in: nn.Module = Conv2d(width, width, 1)
         blocks = (TransformerBlock(width, heads, context) for _ in range(depth))
         self.transformer_blocks = nn.ModuleList(blocks)
-        self.proj_out: nn.Module = nn.Conv2d(width, width, 1)
+        self.proj_out: nn.Module = Conv2d(width, width, 1)
 
     def look(self, pixels: Tensor, context: Tensor) -> Tensor:  # (B, N, C), (B, L, D)
         for block in self.transformer_blocks:
@@ -159,7 +161,7 @@ class LinearTransformer(SpatialTransformer):
 
     def __init__(self, width: int, depth: int, heads: int, context: int):
         super().__init__(width, depth, heads, context)
-        self.proj_in, self.proj_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.proj_in, self.proj_out = Linear(width, width), Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         pixels = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
@@ -211,10 +213,10 @@ class UNet(nn.Module):
         super().__init__()
         self.channels, c_time = shape.channels, shape.channels * 4
         self.time_embed = nn.Sequential(
-            nn.Linear(shape.channels, c_time), nn.SiLU(), nn.Linear(c_time, c_time)
+            Linear(shape.channels, c_time), nn.SiLU(), Linear(c_time, c_time)
         )
         if shape.labels:
-            layers = nn.Linear(shape.labels, c_time), nn.SiLU(), nn.Linear(c_time, c_time)
+            layers = Linear(shape.labels, c_time), nn.SiLU(), Linear(c_time, c_time)
             self.label_emb = nn.Sequential(nn.Sequential(*layers))
         self.labels = shape.labels
         down, skips = downward(shape)
@@ -224,6 +226,11 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList(upward(shape, skips))
         c = shape.channels * shape.widths[0]
         self.out = nn.Sequential(nn.GroupNorm(32, c), nn.SiLU(), conv3(c, shape.latent))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; some of its weights may be kept in fewer bits."""
+        return self.out[0].weight.dtype  # type: ignore[union-attr,return-value]
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, label: Tensor | None = None) -> Tensor:
         """Predict the noise in x (B, 4, H, W) at timestep t (B,), given a text (B, L, D).
@@ -281,8 +288,8 @@ def upward(shape: UNetShape, skips: Sequence[int]) -> list[Stage]:
     return up
 
 
-def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+def conv3(c_in: int, c_out: int, stride: int = 1) -> Conv2d:
+    return Conv2d(c_in, c_out, 3, stride, padding=1)
 
 
 def waves(t: Tensor, width: int, longest: float = 10000) -> Tensor:

@@ -1,7 +1,9 @@
 """Weights: named tensors in a file of either kind, asked for one at a time."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +17,8 @@ from runner.tables import Shape
 class Weights:
     """A file's tensors: name -> shape; fill(name, out) writes one, converted, into `out`.
 
-    `out` may have another shape of as many numbers.
+    `out` may have another shape of as many numbers. lend(name): the tensor itself, as the file has
+    it and not to be written to, or None where that cannot be.
     strange: name -> type, of those whose type is not read here.
     """
 
@@ -23,6 +26,7 @@ class Weights:
     shapes: Mapping[str, Shape]
     strange: Mapping[str, str]
     fill: Callable[[str, Tensor], None]
+    lend: Callable[[str], Tensor | None]
 
     def readable(self, names: Iterable[str]) -> None:
         """Refused: checkpoint-dtype, if one of these is stored in a type that is not read here."""
@@ -49,7 +53,16 @@ def opened(path: Path) -> Weights:
     def fill(name: str, out: Tensor) -> None:
         tables.read_tensor(path, entries[name], out)
 
-    return Weights(path, shapes, strange, fill)
+    @lru_cache(1)
+    def whole() -> Tensor:
+        return tables.mapped(path)
+
+    def lend(name: str) -> Tensor | None:
+        with suppress(OSError, ValueError):
+            return tables.lent(whole(), entries[name])
+        return None
+
+    return Weights(path, shapes, strange, fill, lend)
 
 
 def of_pickle(path: Path) -> Weights:
@@ -62,4 +75,4 @@ def of_pickle(path: Path) -> Weights:
     def fill(name: str, out: Tensor) -> None:
         out.copy_(tensors[name].reshape(out.shape))
 
-    return Weights(path, shapes, strange, fill)
+    return Weights(path, shapes, strange, fill, tensors.get)

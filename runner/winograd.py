@@ -105,16 +105,18 @@ def suits(conv: nn.Module) -> bool:
     )
 
 
-def transformed(weight: Tensor, way: Way = SMALL) -> Tensor:
-    """G g Gᵀ for every pair of channels: (O, I, 3, 3) to (N², O, I)."""
+def transformed(weight: Tensor, way: Way = SMALL, dtype: torch.dtype | None = None) -> Tensor:
+    """G g Gᵀ for every pair of channels: (O, I, 3, 3) to (N², O, I), of another dtype if asked."""
+    dtype = dtype or weight.dtype
     o, i = weight.shape[:2]
     side = torch.tensor(way.weights, dtype=torch.float64)
-    both = torch.kron(side, side).to(weight)  # (N², 9): of a weight's nine numbers in a row
+    both = torch.kron(side, side)  # (N², 9): of a weight's nine numbers in a row
+    both = both.to(weight.device, dtype)
     rows = weight.flatten(2).permute(2, 0, 1)
-    out = weight.new_empty(len(both), o, i)
+    out = weight.new_empty(len(both), o, i, dtype=dtype)
     some = max(1, PIECE // i)
     for first in range(0, o, some):
-        part = rows[:, first : first + some].reshape(9, -1)
+        part = rows[:, first : first + some].reshape(9, -1).to(dtype)
         out[:, first : first + some] = (both @ part).view(len(both), -1, i)
     return out
 

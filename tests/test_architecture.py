@@ -23,7 +23,7 @@ ORDER = {  # a module may import only what stands before it, in its own package
     """.split(),
     "runner": """
         report recipe pixels nodes graph canvas folders tables pickled weights early memory products
-        embeddings tokenizer clip contrast openclip vae unet families aliases checkpoint lora
+        embeddings tokenizer clip contrast openclip mapped vae unet families aliases checkpoint lora
         sources synthetic embedded devices
         levers heap winograd darkroom passes kernels graphs engine
         schedules noise sampler
