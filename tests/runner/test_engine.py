@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
 
 from runner.engine import Engine  # noqa: E402
 from runner.guidance import Denoiser  # noqa: E402
@@ -17,8 +18,17 @@ from runner.trace import gap  # noqa: E402
 from runner.unet import UNet, UNetShape  # noqa: E402
 
 NONE = Levers().without(("all",))
-PULLED = ("words", "times", "trunk", "onednn", "vae", "heap")  # on the CPU, without winograd
-ELSEWHERE = ("graph", "vae")  # levers of a GPU, and of another network (test_darkroom.py)
+PULLED = (
+    "words",
+    "times",
+    "trunk",
+    "columns",
+    "mapped",
+    "onednn",
+    "vae",
+    "heap",
+)  # on the CPU, without winograd
+ELSEWHERE = ("graph", "vae", "mapped")  # of a GPU; test_darkroom.py and test_mapped.py have them
 NAMES = [field.name for field in fields(Levers) if field.name not in ELSEWHERE]
 FAMILIES = {
     "SD 1.x": UNetShape(channels=32, context=48, widths=(1, 2, 2), depths=(1, 1, 0)),
@@ -49,7 +59,8 @@ def plain(unet, x, t, text, label):
 
 @pytest.fixture(autouse=True)
 def tiles_for_few_pixels(monkeypatch):
-    """The networks here are small; tiles are to be tried on them all the same."""
+    """The networks here are small; tiles and columns are to be tried on them all the same."""
+    monkeypatch.setattr("runner.engine.HEAVY", 1)
     monkeypatch.setattr("runner.engine.FEWEST", 16)
 
 
@@ -73,6 +84,37 @@ def test_batches_and_odd_sizes(unet, batch, size):
     engine = begun(unet, Levers())
     x, text, label = asked(unet, batch, size)
     assert gap(engine(x, 40.0, text, label), plain(unet, x, 40.0, text, label)) < CLOSE
+
+
+@pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16])
+def test_weights_of_fewer_bits_are_widened_on_every_way(unet, kept):
+    x, text, label = asked(unet)
+    for module in unet.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module is not unet.out[2]:
+            module.weight.copy_(module.weight.to(kept))
+    right = [plain(unet, x, t, text, label) for t in STEPS]
+    for module in unet.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module is not unet.out[2]:
+            module.weight = nn.Parameter(module.weight.to(kept), requires_grad=False)
+    for levers in (NONE, Levers()):
+        engine = begun(unet, levers)
+        for t, owed in zip(STEPS, right, strict=True):
+            assert gap(engine(x, t, text, label), owed) < CLOSE
+
+
+def test_columns_are_for_few_pixels_and_many_weights(unet, monkeypatch):
+    seen = []
+    monkeypatch.setattr("runner.engine.by_columns", lambda x, layer: seen.append(layer) or layer(x))
+    x, text, label = asked(unet)
+    begun(unet, replace(NONE, columns=True))(x, 40.0, text, label)
+    assert any(layer.stride == (2, 2) for layer in seen)
+    assert any(layer.stride == (1, 1) for layer in seen)
+    for name, number in (("HEAVY", 1 << 40), ("FEW", 0)):
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"runner.engine.{name}", number)
+            begun(unet, replace(NONE, columns=True))(x, 40.0, text, label)
+        assert not seen
 
 
 def test_a_new_text_or_label_is_not_answered_with_the_old_one(unet):

@@ -46,6 +46,34 @@ def test_the_operator_gives_the_product(asked):
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("part", [1, 1 << 21])  # rows in parts, the last one smaller; or at once
+def test_a_weight_of_fewer_bits_is_widened_in_parts(kept, part, monkeypatch):
+    monkeypatch.setattr(products, "ROWS", 64)
+    monkeypatch.setattr(products, "PART", part)
+    x, weight, bias = case()
+    narrow = weight.to(kept)
+    assert gap(products.product(x, narrow, bias), x @ narrow.float().T + bias) < 1e-6
+    assert gap(products.product(x, narrow), x @ narrow.float().T) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": 1}, {"padding": 1, "stride": 2}, {"padding": (0, 2), "stride": (2, 1)}],
+    ids=str,
+)
+@pytest.mark.parametrize("kept", [torch.float32, torch.float16])
+def test_a_convolution_by_columns(options, kept):
+    torch.manual_seed(1)
+    conv = torch.nn.Conv2d(20, 30, 3, **options).requires_grad_(False)
+    conv.weight = torch.nn.Parameter(conv.weight.to(kept), requires_grad=False)
+    x = torch.randn(2, 20, 9, 7).contiguous(memory_format=torch.channels_last)
+    right = torch.nn.functional.conv2d(x, conv.weight.float(), conv.bias, **options)
+    made = products.by_columns(x, conv)
+    assert gap(made, right) < 1e-6
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_many_at_once():
     torch.manual_seed(1)
     x, weight = torch.randn(3, 400, 130), torch.randn(3, 170, 130)

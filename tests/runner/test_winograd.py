@@ -38,6 +38,14 @@ def test_float32_loses_no_more_than_a_few_last_bits(way, lost):
     assert gap(tiled(conv.float(), x, way), exact) < lost
 
 
+@pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16])
+def test_weights_of_fewer_bits_are_widened_before(kept, monkeypatch):
+    monkeypatch.setattr(winograd, "PIECE", 8)
+    narrow = torch.randn(5, 4, 3, 3).to(kept)
+    made = winograd.transformed(narrow, dtype=torch.float32)
+    assert torch.equal(made, winograd.transformed(narrow.float()))
+
+
 @pytest.mark.parametrize(
     ("options", "suits"),
     [
