@@ -169,13 +169,17 @@ def judge(seen: Reading, signatures: Book, hints: Mapping[str, str]) -> Judgemen
     """Findings of what was seen, in the light of the hints of the log or of facts."""
     spoken = dict(speaking(seen, signatures, hints))
     said: dict[str, list[Said]] = {}
+    others = [(signatures.signatures[n], lines) for n, (lines, _) in spoken.items()]
     for index, (_, held) in spoken.items():
         signature = signatures.signatures[index]
-        others = [(signatures.signatures[n], lines) for n, (lines, _) in spoken.items()]
         for match in held:
             if not outdone(signature, match.line.number, others, signatures):
                 times = seen.counts[index] if match is held[0] else 0
                 said.setdefault(signature.id, []).append((signature, match, times))
+    if spoken and not said:  # each left it to another, in a ring: to the earliest cause, as of two
+        first = min(spoken, key=lambda n: signatures.rank[signatures.signatures[n].id])
+        signature, held = signatures.signatures[first], spoken[first][1]
+        said[signature.id] = [(signature, held[0], seen.counts[first])]
     symptoms = [told(id, many, signatures, hints) for id, many in said.items()]
     symptoms.sort(key=lambda symptom: order(symptom, signatures))
     known = [match for _, held in spoken.values() for match in held]

@@ -170,6 +170,18 @@ AssertionError: Torch not compiled with CUDA enabled
     assert ids(windows) == ["node-hardcoded-cuda"]
 
 
+def test_three_that_each_leave_a_log_to_the_next_do_not_leave_it_to_nobody():
+    text = "No space left on device\n[Errno 98] Address already in use\ngit: command not found\n"
+    heard = ids(text)
+    assert len(heard) == 3
+    after = dict(zip(heard, [*heard[1:], heard[0]], strict=True))
+    ring = [
+        replace(one, yields_to=(after[one.id],)) if one.id in after else one
+        for one in BOOK.signatures
+    ]
+    assert ids(text, book=replace(BOOK, signatures=tuple(ring))) == [min(heard, key=BOOK.rank.get)]
+
+
 def test_comfyui_prints_the_message_before_its_traceback():
     log = """!!! Exception during processing !!! Torch not compiled with CUDA enabled
 Traceback (most recent call last):
