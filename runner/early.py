@@ -28,7 +28,6 @@ READERS = 2  # threads; half the time of one, and as much as four
 WIDEST = 4  # bytes of a weight on the CPU
 SLOW = 1.5e9  # bytes a second; small pages are faster
 SPARE = 2  # times what is taken must be free: a machine short of memory is left alone
-FEW = 10  # steps (measured at 256 x 256: 0.9 s sooner to the first, 0.07 s longer each)
 LENT, LENDER = 1 << 20, "model.diffusion_model."  # numbers of a weight that stays in its file
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 UNASKED = ("__metadata__", "model_ema.", "loss.")  # names that no render reads
@@ -61,11 +60,6 @@ class Early:
         self.enough.set()
         self.thread.join()
         return self.memory
-
-
-def few(steps: int | None) -> bool:
-    """Whether a run of that many steps is over before weights that are widened once repay."""
-    return steps is not None and steps <= FEW
 
 
 def begin(path: Path, device: str | None = None, mapped: bool = False) -> bool:

@@ -13,6 +13,8 @@ a precision (ops.py: manual_cast).
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.products import narrower
+
 
 class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
@@ -26,4 +28,4 @@ class Conv2d(nn.Conv2d):
 
 def widened(weight: Tensor, x: Tensor) -> Tensor:
     """A weight in the precision of what it meets, where it is kept in a narrower one."""
-    return weight.to(x.dtype) if weight.element_size() < x.element_size() else weight
+    return weight.to(x.dtype) if narrower(weight, x) else weight

@@ -30,11 +30,16 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     The weight may be kept in fewer bits than x.
     """
-    if weight.dtype != x.dtype:
+    if narrower(weight, x):
         return product_by_parts(x, weight, bias)
     if not suits(x, weight, bias):
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def narrower(weight: Tensor, x: Tensor) -> bool:
+    """Whether a weight is kept in fewer bits than what it meets."""
+    return weight.element_size() < x.element_size()
 
 
 def product_by_parts(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -141,8 +141,7 @@ def test_where_memory_is_short_they_stay_in_the_file(small, monkeypatch):
         (["--steps=4"], True),
         (["--steps=20"], False),
         (["--steps=4", "--lora=x"], False),
-        (["--steps=4", "--without=mapped"], False),
-        (["--steps=4", "--without=all"], False),
+        (["--steps=4", "--images=x"], False),
     ],
 )
 def test_a_short_render_leaves_them_and_takes_less_memory_early(small, words, stays, monkeypatch):
@@ -150,6 +149,15 @@ def test_a_short_render_leaves_them_and_takes_less_memory_early(small, words, st
     monkeypatch.setattr(early, "begin", lambda *one: begun.append(one))
     monkeypatch.setattr(cli, "renders", lambda options, *_: (0, {}, []))
     monkeypatch.setitem(cli.COMMANDS, "render", (cli.renders, *cli.COMMANDS["render"][1:]))
-    cli.main(["render", f"--checkpoint={small}", "--image=x", "--out=x", *words])
+    cli.main(["render", f"--checkpoint={small}", "--out=x", *words])
     assert begun == [(small, None, stays)]
     assert early.weights(small, True) < early.weights(small)
+
+
+@pytest.mark.parametrize("lever", ["mapped", "all"])
+def test_the_lever_reads_them_even_where_memory_is_short(small, lever, monkeypatch):
+    monkeypatch.setattr(pipeline, "free_memory", lambda: 8.0)
+    place = devices.choose("cpu", "float32")
+    for without, dtypes in (((), {torch.float16, torch.float32}), ((lever,), {torch.float32})):
+        made, _ = cli.loaded(checkpoint.read(small), place, quiet, without)
+        assert {weight.dtype for weight in kept(made).values()} == dtypes
