@@ -104,8 +104,12 @@ class Sieve:
 
     def lines(self, block: bytes, first: int) -> Iterator[tuple[Line, Sequence[str]]]:
         """The lines of a block, which starts with line `first`, and the literals each may hold."""
-        lines, plains = block.split(b"\n"), plain(block).split(b"\n")
+        lines, longest = unbroken(block.split(b"\n"))
+        plains = plain(b"\n".join(lines)).split(b"\n")
         self.learn(set(plains))
+        if longest is not None and self.joined < JOINED:
+            more = lines[longest + 1].strip() or lines[longest + 2]
+            yield from self.whole(longest + first, lines[longest].rstrip(b"\r") + more)
         for number, (raw, key) in enumerate(zip(lines, plains, strict=True), first):
             literals = self.held[key]
             if not literals:
@@ -125,10 +129,14 @@ class Sieve:
     ) -> Iterator[tuple[Line, Sequence[str]]]:
         """An error's message that goes on in the next line, as one line."""
         for text in wholes(raw, *after) if after else ():
-            self.joined += 1
-            key = plain(text.encode())
-            self.learn({key})
-            yield Line(number, text, joined=True), self.held[key]
+            yield from self.whole(number, text.encode())
+
+    def whole(self, number: int, raw: bytes) -> Iterator[tuple[Line, Sequence[str]]]:
+        """What was printed as one line and stands on several."""
+        self.joined += 1
+        key = plain(raw)
+        self.learn({key})
+        yield Line(number, written(raw), joined=True), self.held[key]
 
     def learn(self, keys: set[bytes]) -> None:
         """Which literals these lines hold: one search of all that are new."""
@@ -148,9 +156,40 @@ class Sieve:
 
 
 WIDTHS = (80, 120)  # at which consoles break a line
+NARROWEST, WIDEST = 60, 250  # columns of a console that broke every line of a log
+DRAWN = (
+    b"|+=-#*~ \x80\x81\x82\x83\x84\x8f\xab\xae\xaf"  # at whose end nothing goes on: tables, boxes
+)
 LONGEST_WORD = 20  # letters; what is longer is a path, and may stand on a line of its own
 ERRORS = (b"err", b"no such", b"fail")
 HEADS = ("Traceback", "ERROR", "WARN", "[", "File ")
+
+
+def unbroken(lines: list[bytes]) -> tuple[list[bytes], int | None]:
+    """A log that was copied from a console which broke it at its width, words and all: the lines
+    as they were printed, each at the place of its first piece. No line is longer than a console
+    is wide, and several different ones are as long. Where one alone is the longest it may be
+    broken or not: which one that is."""
+    lengths = [len(line.rstrip(b"\r")) for line in lines]
+    width = max(lengths)
+    full = [n for n, length in enumerate(lengths) if length == width and goes_on(lines, n)]
+    different = {plain(lines[n]) for n in full}
+    if not NARROWEST <= width <= WIDEST or len(different) < 2:
+        return lines, full[0] if full and NARROWEST <= width <= WIDEST else None
+    made = list(lines)
+    for n in reversed(full):
+        after = n + 1 if made[n + 1].strip() else n + 2
+        made[n] = lines[n].rstrip(b"\r") + made[after]
+        made[after] = b""
+    return made, None
+
+
+def goes_on(lines: Sequence[bytes], number: int) -> bool:
+    """May a line end in the middle of a word, or between two, and the next one go on?"""
+    end, after = lines[number].rstrip(b"\r")[-1:], [*lines[number + 1 : number + 3], b"", b""]
+    more = after[0] if after[0].strip() else after[1]
+    new = more.startswith((b"  ", b"\t", *(head.encode() for head in HEADS)))
+    return end not in DRAWN and bool(more.strip()) and not new
 
 
 def wholes(raw: bytes, after: bytes) -> Iterator[str]:

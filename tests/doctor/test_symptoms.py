@@ -49,6 +49,23 @@ def test_a_sick_log_is_judged_as_it_should(log):
     assert mutations.first(judged(log.text)) == mutations.owed(log, BOOK)
 
 
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+@pytest.mark.parametrize("width", [72, 90, 100])
+def test_a_console_may_break_words_at_its_width(width, between):
+    """Known by the lines: none is longer, and those as long go on in the next."""
+    text = (
+        "got prompt\n"
+        '  File "/opt/ComfyUI/custom_nodes/a-pack-with-a-long-name/nodes/that/lie/deep/down/below'
+        '/sampler.py", line 12, in sample_with_a_rather_long_name_of_its_own\n'
+        "RuntimeError: while the model was moved to the card, and after all the rest of it went "
+        "there: CUDA out of memory. Tried to allocate 2.00 GiB"
+    )
+    pieces = [
+        line[at : at + width] for line in text.splitlines() for at in range(0, len(line), width)
+    ]
+    assert ids(between.join(pieces))[0] == "gpu-out-of-memory"
+
+
 def test_every_signature_is_missed_when_it_is_taken_out():
     done = dict(mutations.signatures())
     assert len(done) > 160
