@@ -48,7 +48,8 @@ class Checkpoint:
 
     shapes: part ("text", "unet", "vae") -> name below the part's prefix -> shape.
     fill(part, name, out) writes a tensor into `out`, which may have any floating dtype.
-    lend(part, name): the tensor itself, as it is stored and not to be written to, or None.
+    lend(part, name): the tensor itself, as it is stored and not to be written to, or None;
+    steady() is Refused, checkpoint-changed, if the file changed since.
     predicts: "eps" (noise) or "v"; zero_snr: the last training step is pure noise.
     """
 
@@ -61,6 +62,7 @@ class Checkpoint:
     changes: Mapping[tuple[str, str], tuple[Change, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what a person should know
     lend: Callable[[str, str], Tensor | None] = nothing
+    steady: Callable[[], None] = lambda: None
 
     def write(self, part: str, name: str, out: Tensor) -> None:
         """fill(), and what LoRA files change, one after the other in float32 as ComfyUI does."""
@@ -124,7 +126,9 @@ def read(path: Path) -> Checkpoint:
     v = marked or (family == "SD 2.x" and spread(fill, shapes) > V_SPREAD)
     zero_snr = marked and "ztsnr" in file.shapes
     predicts = "v" if v else "eps"
-    return Checkpoint(str(path), family, shapes, fill, predicts, zero_snr, lend=lend)
+    return Checkpoint(
+        str(path), family, shapes, fill, predicts, zero_snr, lend=lend, steady=file.steady
+    )
 
 
 def read_vae(path: Path) -> Checkpoint:

@@ -240,7 +240,8 @@ def placed(options: argparse.Namespace) -> "Placement":
 def stays(options: argparse.Namespace) -> bool:
     """Whether weights stay in their file: a run is over before they repay being widened once."""
     long = options.run is not renders or options.images or options.steps > SHORT
-    return not (long or options.lora)
+    other = options.lora or options.dtype not in (None, "float32")
+    return not (long or other or {"mapped", "all"} & set(options.without))
 
 
 def loaded(
@@ -252,13 +253,10 @@ def loaded(
 ) -> tuple["Models", float]:
     """The models and the seconds it took to have them; `without` names levers left alone."""
     from runner import heap
-    from runner.checkpoint import nothing
     from runner.devices import threads
     from runner.pipeline import load
 
     start = time.perf_counter()
-    if {"mapped", "all"} & set(without):
-        checkpoint = replace(checkpoint, lend=nothing)
     models = load(checkpoint, placement, threads(), tell, mapped)
     if without:
         models = replace(models, denoiser=models.denoiser.without(without))

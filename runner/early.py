@@ -132,10 +132,14 @@ def free() -> int:
 
 
 def ready(size: int) -> mmap.mmap | None:
-    """Memory of at least that many bytes, if it was begun in time; another asker gets none."""
-    if not taken or len(taken[0].memory) < size:
+    """Memory of at least that many bytes, if it was begun in time; another asker gets none.
+
+    What is too small for the first who asks is given back.
+    """
+    if not taken:
         return None
-    return taken.pop().stop()
+    memory = taken.pop().stop()
+    return memory if len(memory) >= size else None
 
 
 def held() -> int:

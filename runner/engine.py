@@ -60,7 +60,10 @@ class Engine:
         self.tiled: dict[nn.Module, Tensor] = {}
         self.joined: dict[nn.Module, Tensor] = {}
         self.captured: Captured | None = None
-        self.spare = free_memory() / 2  # bytes that transformed weights may take
+        lent = sum(2 * w.numel() for w in unet.parameters() if w.dtype != self.dtype)
+        self.spare = (
+            free_memory() - lent
+        ) / 2  # bytes for transformed weights; a file's are "free"
 
     def begin(self, timesteps: Sequence[float]) -> None:
         """A render begins that will ask for these training steps, in this order."""

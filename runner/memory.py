@@ -38,7 +38,7 @@ def pages(size: int) -> Tensor:
     """Bytes of fresh memory. Linux is asked for large pages: touching small ones costs seconds."""
     if not hasattr(mmap, "MADV_HUGEPAGE") or not size:
         return torch.empty(size, dtype=torch.uint8)
-    begun = early.ready(size)
+    begun = early.ready(size)  # or none, and what was begun is given back
     if begun is not None:
         return torch.frombuffer(begun, dtype=torch.uint8)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -7,7 +7,7 @@ way is shown to watch(name, tensor) under the names of the trace (design: interf
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import isclose, prod
+from math import isclose
 from typing import Protocol
 
 import torch
@@ -19,7 +19,6 @@ from runner.devices import Placement, small_convolutions
 from runner.embeddings import NOTHING, Shelf
 from runner.families import FAMILIES, SD1, AnyText
 from runner.guidance import Denoiser, Prompt, guide, label
-from runner.memory import free_memory
 from runner.noise import Dice, first_noise
 from runner.pixels import crop, scale
 from runner.recipe import Progress, Recipe, Refused
@@ -32,7 +31,6 @@ from runner.vae import VAE
 Watch = Callable[[str, Tensor], None]
 Conditioning = tuple[Tensor, Tensor]  # cond (1, 77 k, D) and pooled (1, P), float32
 SD_SCALE = SD1.latent_scale
-MOST = 0.7  # of the free memory, for weights: the rest is for the picture
 
 
 class Sampling(Protocol):
@@ -59,6 +57,7 @@ class Models:
     shelf: Shelf = NOTHING
     notes: tuple[str, ...] = ()
     darkroom: VAE | None = None  # the same VAE, faster
+    steady: Callable[[], None] = lambda: None  # Refused, if the file that weights are in changed
 
     @property
     def painter(self) -> VAE:
@@ -75,29 +74,24 @@ def load(
 ) -> Models:
     """Read a checkpoint's weights onto a device. Refused: not-enough-memory.
 
-    mapped: leave in the file what can stay there (mapped.py), as is done where memory is short.
+    mapped: leave in the file what can stay there (mapped.py).
     """
-    kept = rounded_for(checkpoint, placement)
-    if not (mapped or crowded(kept)):
-        kept = replace(kept, lend=nothing)
+    kept = rounded_for(checkpoint, placement, mapped)
     networks: Networks = assemble(kept, placement.places, threads, progress)
     model = model_of(checkpoint, networks.unet, placement)
     return Models(
         checkpoint.name, networks.text, networks.vae, model.denoiser, placement,
         model.latent_scale, notes=checkpoint.notes, darkroom=quick(networks.vae),
+        steady=checkpoint.steady,
     )  # fmt: skip
 
 
-def crowded(checkpoint: Checkpoint) -> bool:
-    """Whether its weights, in float32, would take most of the memory there is."""
-    numbers = sum(prod(shape) for part in checkpoint.shapes.values() for shape in part.values())
-    return numbers * 4 > free_memory() * MOST
-
-
-def rounded_for(checkpoint: Checkpoint, placement: Placement) -> Checkpoint:
-    """The checkpoint, its denoiser's weights rounded first where ComfyUI keeps them in 16 bits."""
+def rounded_for(checkpoint: Checkpoint, placement: Placement, mapped: bool = False) -> Checkpoint:
+    """The checkpoint, its denoiser's weights rounded first where ComfyUI keeps them in 16 bits, and
+    lent by their file only if that is asked.
+    """
     if placement.stored is None:
-        return checkpoint
+        return checkpoint if mapped else replace(checkpoint, lend=nothing)
 
     def fill(part: str, name: str, out: Tensor) -> None:
         kept = torch.empty(out.shape, dtype=placement.stored if part == "unet" else out.dtype)
@@ -127,7 +121,8 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     """Run a recipe on a picture (B, H, W, 3); the new picture (B, H', W', 3), float32 on the CPU.
 
     H' and W' are the recipe's or the picture's, cut to multiples of 8. ComfyUI cuts from the
-    middle (comfy/sd.py). Refused: unknown-sampler, unknown-scheduler, bad-* of the recipe.
+    middle (comfy/sd.py). Refused: unknown-sampler, unknown-scheduler, bad-* of the recipe;
+    checkpoint-changed.
     """
     read = reads(models, recipe, watch)
     image = scale(image, recipe.width, recipe.height)
@@ -138,6 +133,7 @@ def img2img(models: Models, recipe: Recipe, image: Tensor, watch: Watch) -> Tens
     latent = ksampler(models, recipe, positive, negative, latent, watch)
     watch("latent/output", latent)
     out = models.painter.decode(latent).cpu()
+    models.steady()
     watch("image/output", out)
     return out
 

@@ -174,9 +174,11 @@ def mapped(path: Path) -> Tensor:
 
 
 def lent(file: Tensor, entry: Entry) -> Tensor | None:
-    """One tensor of a mapped file, without a copy; None where it lies between two numbers."""
+    """One tensor of a mapped file, without a copy; None where it is not whole, or lies between two
+    numbers.
+    """
     dtype = DTYPES[entry.dtype]
-    if entry.start % width_of(dtype):
+    if entry.start % width_of(dtype) or entry.stop > len(file):
         return None
     return file[entry.start : entry.stop].view(dtype).view(entry.shape)
 

@@ -109,6 +109,16 @@ def test_columns_are_for_few_pixels_and_many_weights(unet, monkeypatch):
     begun(unet, replace(NONE, columns=True))(x, 40.0, text, label)
     assert any(layer.stride == (2, 2) for layer in seen)
     assert any(layer.stride == (1, 1) for layer in seen)
+    halved = len(text) * x.shape[2] * x.shape[3] // 4
+    with monkeypatch.context() as patch:  # those that halve a side see a quarter of its pixels
+        patch.setattr("runner.engine.FEW", halved)
+        seen.clear()
+        begun(unet, replace(NONE, columns=True))(x, 40.0, text, label)
+        assert any(layer.stride == (2, 2) for layer in seen)
+        patch.setattr("runner.engine.FEW", halved - 1)
+        seen.clear()
+        begun(unet, replace(NONE, columns=True))(x, 40.0, text, label)
+        assert unet.input_blocks[0][0] not in seen
     for name, number in (("HEAVY", 1 << 40), ("FEW", 0)):
         seen.clear()
         with monkeypatch.context() as patch:

@@ -7,9 +7,10 @@ from safetensors.torch import load_file, save_file
 
 torch = pytest.importorskip("torch")
 
-from runner import checkpoint, cli, devices, early, pipeline, tables  # noqa: E402
+from runner import checkpoint, cli, devices, early, engine, pipeline, sources, tables  # noqa: E402
 from runner.mapped import Conv2d, Linear  # noqa: E402
-from runner.recipe import Recipe  # noqa: E402
+from runner.pixels import gradient, to_png  # noqa: E402
+from runner.recipe import Recipe, Refused  # noqa: E402
 from runner.trace import gap  # noqa: E402
 
 UNET = "model.diffusion_model."
@@ -125,21 +126,91 @@ def test_a_file_that_cannot_be_mapped_is_read(small, monkeypatch):
     assert {weight.dtype for weight in kept(models(small, True)).values()} == {torch.float32}
 
 
-def test_where_memory_is_short_they_stay_in_the_file(small, monkeypatch):
-    numbers = sum(
-        torch.Size(s).numel() for p in checkpoint.read(small).shapes.values() for s in p.values()
-    )
-    monkeypatch.setattr(pipeline, "free_memory", lambda: 4 * numbers / pipeline.MOST - 8)
-    assert torch.float16 in {weight.dtype for weight in kept(models(small, False)).values()}
-    monkeypatch.setattr(pipeline, "free_memory", lambda: 4 * numbers / pipeline.MOST + 8)
-    assert torch.float16 not in {weight.dtype for weight in kept(models(small, False)).values()}
+def test_a_file_cut_after_its_header_was_read_is_refused_as_such(small, tmp_path):
+    copy = tmp_path / "a.safetensors"
+    copy.write_bytes(small.read_bytes())
+    one = checkpoint.read(copy)
+    with copy.open("r+b") as file:
+        file.truncate(copy.stat().st_size // 2)
+    with pytest.raises(Refused, match="is cut off"):
+        models(copy, True, lambda _: one)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_file_written_to_while_it_is_rendered_with_is_refused(small, tmp_path, mapped, changed):
+    copy = tmp_path / "a.safetensors"
+    copy.write_bytes(small.read_bytes())
+    made, recipe = models(copy, mapped), Recipe("a dog", steps=1)
+    if changed:
+        with copy.open("r+b") as file:
+            file.seek(-2, 2)
+            file.write(b"ab")
+    else:  # another of its name is not it
+        copy.unlink()
+        copy.write_bytes(b"another")
+    if mapped and changed:
+        with pytest.raises(Refused, match="was written to while"):
+            pipeline.img2img(made, recipe, torch.rand(1, 16, 16, 3), quiet)
+    else:
+        pipeline.img2img(made, recipe, torch.rand(1, 16, 16, 3), quiet)
+
+
+def test_a_pickle_lends_what_it_holds(small, tmp_path):
+    stored = load_file(small)
+    torch.save({"state_dict": stored}, tmp_path / "a.ckpt")
+    lent = kept(models(tmp_path / "a.ckpt", True))
+    assert torch.float16 in {weight.dtype for weight in lent.values()}
+    for name, weight in lent.items():
+        assert torch.equal(weight.float(), stored[UNET + name].float()), name
+
+
+def test_what_has_more_bits_than_are_computed_with_is_read(small, tmp_path):
+    stored = {key: tensor.double() for key, tensor in load_file(small).items()}
+    save_file(stored, tmp_path / "a.safetensors")
+    weights = kept(models(tmp_path / "a.safetensors", True)).values()
+    assert {weight.dtype for weight in weights} == {torch.float32}
+
+
+def test_another_vae_beside_it_changes_nothing_of_that(small):
+    both = sources.with_vae(checkpoint.read(small), small)
+    assert torch.float16 in {w.dtype for w in kept(models(small, True, lambda _: both)).values()}
+    assert both.lend("vae", "decoder.conv_in.weight") is None, "not the one of its own file"
+
+
+def test_tiles_take_nothing_that_mapped_weights_need(small, monkeypatch):
+    monkeypatch.setattr(engine, "free_memory", lambda: 1e9)
+    unet = models(small, True).denoiser.unet
+    narrow = sum(2 * weight.numel() for weight in unet.parameters() if weight.dtype != unet.dtype)
+    assert narrow > 0
+    assert engine.Engine(unet, engine.Levers()).spare == (1e9 - narrow) / 2
+
+
+@pytest.mark.parametrize("words", [["--steps=1"], ["--steps=11"]])
+def test_a_render_from_the_command_line_does_so(small, words, tmp_path, monkeypatch):
+    seen = []
+    real = pipeline.load
+    monkeypatch.setattr(pipeline, "load", lambda *one: seen.append(real(*one)) or seen[0])
+    monkeypatch.setattr(early, "begin", lambda *_: False)
+    out = tmp_path / "a.png"
+    common = ["render", f"--checkpoint={small}", f"--out={out}", "--device=cpu", "--progress=none"]
+    picture = tmp_path / "in.png"
+    picture.write_bytes(to_png(gradient(16, 16)[0], {}))
+    assert cli.main([*common, f"--image={picture}", *words]) == 0
+    assert out.exists()
+    dtypes = {weight.dtype for weight in kept(seen[0]).values()}
+    assert (torch.float16 in dtypes) == (words == ["--steps=1"])
 
 
 @pytest.mark.parametrize(
     ("words", "stays"),
     [
-        (["--steps=4"], True),
-        (["--steps=20"], False),
+        (["--steps=10"], True),
+        (["--steps=10", "--dtype=float32"], True),
+        (["--steps=11"], False),
+        (["--steps=4", "--without=mapped"], False),
+        (["--steps=4", "--without=all"], False),
+        (["--steps=4", "--dtype=bfloat16"], False),
         (["--steps=4", "--lora=x"], False),
         (["--steps=4", "--images=x"], False),
     ],
@@ -151,13 +222,13 @@ def test_a_short_render_leaves_them_and_takes_less_memory_early(small, words, st
     monkeypatch.setitem(cli.COMMANDS, "render", (cli.renders, *cli.COMMANDS["render"][1:]))
     cli.main(["render", f"--checkpoint={small}", "--out=x", *words])
     assert begun == [(small, None, stays)]
-    assert early.weights(small, True) < early.weights(small)
 
 
-@pytest.mark.parametrize("lever", ["mapped", "all"])
-def test_the_lever_reads_them_even_where_memory_is_short(small, lever, monkeypatch):
-    monkeypatch.setattr(pipeline, "free_memory", lambda: 8.0)
-    place = devices.choose("cpu", "float32")
-    for without, dtypes in (((), {torch.float16, torch.float32}), ((lever,), {torch.float32})):
-        made, _ = cli.loaded(checkpoint.read(small), place, quiet, without)
-        assert {weight.dtype for weight in kept(made).values()} == dtypes
+def test_memory_begun_early_is_what_is_written(small):
+    one = checkpoint.read(small)
+    numbers = {
+        (p, k): torch.Size(s).numel() for p, names in one.shapes.items() for k, s in names.items()
+    }
+    wide = sum(n for (part, _), n in numbers.items() if part == "unet" and n >= early.LENT)
+    assert any(n >= early.LENT for (part, _), n in numbers.items() if part != "unet")
+    assert early.weights(small) - early.weights(small, True) == wide

@@ -57,6 +57,18 @@ def test_a_weight_of_fewer_bits_is_widened_in_parts(kept, part, monkeypatch):
     assert gap(products.product(x, narrow), x @ narrow.float().T) < 1e-6
 
 
+def test_parts_are_of_256_rows_or_a_multiple(monkeypatch):
+    """So that each core multiplies with what it has widened itself (measured)."""
+    seen, real = [], torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda x, *w: seen.append(len(w[0])) or real(x, *w)
+    )
+    with products.without():
+        for wide in (16, 2048, 1 << 14):
+            products.product(torch.zeros(1, wide), torch.zeros(1280, wide).half())
+    assert seen == [1280, 1024, 256, *[256] * 5]
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"padding": 1}, {"padding": 1, "stride": 2}, {"padding": (0, 2), "stride": (2, 1)}],
