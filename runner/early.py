@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from math import prod
+from math import inf, prod
 from pathlib import Path
 
 PIECE = 1 << 26  # bytes a call: each begins with waiting for the interpreter's lock
@@ -30,6 +30,7 @@ SLOW = 1.5e9  # bytes a second; small pages are faster
 SPARE = 2  # times what is taken must be free: a machine short of memory is left alone
 LENT, LENDER = 1 << 20, "model.diffusion_model."  # numbers of a weight that stays in its file
 ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+FILES = ("inactive_file", "active_file")
 UNASKED = ("__metadata__", "model_ema.", "loss.")  # names that no render reads
 LONGEST_HEADER = 1 << 24  # bytes; SDXL's has 350,000
 
@@ -126,9 +127,23 @@ def weights(path: Path, mapped: bool = False) -> int:
     return sum(size for name, size in sizes.items() if not (mapped and name in stays))
 
 
-def free() -> int:
-    rows = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
+def free(system: Path = Path("/")) -> float:
+    """Bytes that are to be had, as Linux says, of the machine or of a container. OSError,
+    StopIteration, ValueError or IndexError elsewhere.
+    """
+    rows = (system / "proc/meminfo").read_text().splitlines()
+    said = next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
+    return min(said, left(system / "sys/fs/cgroup"))
+
+
+def left(group: Path) -> float:
+    """Bytes that a control group has left, files that it would let go among them (cgroup v2)."""
+    try:
+        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (row.split() for row in (group / "memory.stat").read_text().splitlines())
+        return most - used + sum(int(size) for name, size in rows if name in FILES)
+    except (OSError, ValueError):  # no such group; "max"
+        return inf
 
 
 def ready(size: int) -> mmap.mmap | None:

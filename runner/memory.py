@@ -4,7 +4,6 @@ import mmap
 from collections.abc import Iterator
 from contextlib import suppress
 from math import inf, prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,8 +49,7 @@ def pages(size: int) -> Tensor:
 def free_memory() -> float:
     """Bytes that Linux says are to be had; elsewhere nobody says, and it is infinity."""
     try:
-        rows = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("MemAvailable"))
+        return early.free()
     except (OSError, StopIteration, ValueError, IndexError):
         return inf
 

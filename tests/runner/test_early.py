@@ -135,6 +135,21 @@ def test_what_no_render_reads_takes_no_memory(small, tmp_path):
     assert early.weights(more) == early.weights(small)
 
 
+@pytest.mark.parametrize(
+    ("most", "left"), [("max\n", 8192 << 10), ("5000000\n", 2_300_000), (None, 8192 << 10)]
+)
+def test_a_container_has_what_its_control_group_has_left(tmp_path, most, left):
+    group = tmp_path / "sys/fs/cgroup"
+    for folder in (group, tmp_path / "proc"):
+        folder.mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8192 kB\n")
+    (group / "memory.current").write_text("3000000\n")
+    (group / "memory.stat").write_text("anon 7\ninactive_file 200000\nactive_file 100000\n")
+    if most:
+        (group / "memory.max").write_text(most)
+    assert early.free(tmp_path) == left
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0no json!", b"\xff" * 64, b"<html>"])
 def test_a_file_that_is_none_begins_nothing(begun, tmp_path, content):
     path = tmp_path / "x.safetensors"
