@@ -163,6 +163,7 @@ DRAWN = (
 LONGEST_WORD = 20  # letters; what is longer is a path, and may stand on a line of its own
 ERRORS = (b"err", b"no such", b"fail")
 HEADS = ("Traceback", "ERROR", "WARN", "[", "File ")
+RAISED = re.compile(rb"[\w.]*(?:Error|Exception|Warning|Interrupt|Exit)\b")  # begins the last line
 
 
 def unbroken(lines: list[bytes]) -> tuple[list[bytes], int | None]:
@@ -189,7 +190,7 @@ def goes_on(lines: Sequence[bytes], number: int) -> bool:
     end, after = lines[number].rstrip(b"\r")[-1:], [*lines[number + 1 : number + 3], b"", b""]
     more = after[0] if after[0].strip() else after[1]
     new = more.startswith((b"  ", b"\t", *(head.encode() for head in HEADS)))
-    return end not in DRAWN and bool(more.strip()) and not new
+    return end not in DRAWN and bool(more.strip()) and not new and not RAISED.match(more)
 
 
 def wholes(raw: bytes, after: bytes) -> Iterator[str]:

@@ -187,6 +187,14 @@ AssertionError: Torch not compiled with CUDA enabled
     assert ids(windows) == ["node-hardcoded-cuda"]
 
 
+def test_the_longest_line_of_a_traceback_does_not_go_on_in_its_error():
+    path = "AppData\\Roaming\\Python\\Python311\\site-packages\\x\\__init__.py"
+    text = f'  File "C:\\Users\\u\\{path}", line 1, in <module>\nAttributeError: odd'
+    seen = symptoms.scan(io.BytesIO(text.encode()), BOOK)
+    read = {match.line.text for matches in seen.matches.values() for match in matches}
+    assert not any("__init__" in line and "odd" in line for line in read)
+
+
 def test_three_that_each_leave_a_log_to_the_next_do_not_leave_it_to_nobody():
     text = "No space left on device\n[Errno 98] Address already in use\ngit: command not found\n"
     heard = ids(text)
