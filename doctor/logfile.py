@@ -256,6 +256,7 @@ def bare(text: str) -> str:
 
 
 SHORTEST = 3  # letters; less would be found on every line of a log
+SHORT = frozenset({":\\", "^c"})  # a drive of Windows, and what a console shows for Ctrl+C
 
 
 def literals(pattern: str) -> Sequence[str]:
@@ -265,7 +266,7 @@ def literals(pattern: str) -> Sequence[str]:
     of a group. Raises ValueError where that is nothing either.
     """
     shared = max(map(lowered, runs_of(pattern)), key=len, default="")
-    if len(shared) >= SHORTEST or shared == ":\\":
+    if len(shared) >= SHORTEST or shared in SHORT:
         return (shared,)
     for alternatives in groups(pattern):
         many = [max(map(lowered, runs_of(one)), key=len, default="") for one in alternatives]
