@@ -162,6 +162,10 @@ def test_the_figures_of_the_readme_are_those_of_the_results():
         steps = peers["results"][0]["seconds_a_step"]
         found |= {f"{who} {name}": f"{seconds:.2f}" for who, seconds in steps.items()}
         order += tuple(f"{who} {name}" for who in ("ours", "comfyui", "ours", "diffusers"))
+    cold = json.loads((ROOT / "benchmarks/results/cold_start.json").read_text("utf-8"))
+    for where in ("full", "disk"):
+        found |= {f"{who} {where}": f"{s:.2f}" for who, s in cold[where]["seconds"].items()}
+        order += (f"ours {where}", f"comfyui {where}")
     for page in PAGES[:2]:
         rows = re.findall(r"\| (\d+\.\d\d) \|", page.read_text("utf-8").replace("| |", "|"))
         assert rows == [found[what] for what in order]
