@@ -157,9 +157,8 @@ class Sieve:
 
 WIDTHS = (80, 120)  # at which consoles break a line
 NARROWEST, WIDEST = 60, 250  # columns of a console that broke every line of a log
-DRAWN = (
-    b"|+=-#*~ \x80\x81\x82\x83\x84\x8f\xab\xae\xaf"  # at whose end nothing goes on: tables, boxes
-)
+# At whose end nothing goes on: tables, boxes.
+DRAWN = b"|+=-#*~ \x80\x81\x82\x83\x84\x8f\xab\xae\xaf"
 LONGEST_WORD = 20  # letters; what is longer is a path, and may stand on a line of its own
 ERRORS = (b"err", b"no such", b"fail")
 HEADS = ("Traceback", "ERROR", "WARN", "[", "File ")

@@ -60,8 +60,7 @@ class Engine:
         self.tiled: dict[nn.Module, Tensor] = {}
         self.joined: dict[nn.Module, Tensor] = {}
         self.captured: Captured | None = None
-        lent = sum(2 * w.numel() for w in unet.parameters() if w.dtype != self.dtype)  # bytes
-        self.spare = (free_memory() - lent) / 2  # bytes for transformed weights
+        self.spare = (free_memory() - unet.narrow) / 2  # bytes for transformed weights
 
     def begin(self, timesteps: Sequence[float]) -> None:
         """A render begins that will ask for these training steps, in this order."""

@@ -61,7 +61,8 @@ class Denoiser:
 
     @classmethod
     def of(cls, unet: UNet, table: Table, predicts: str = "eps") -> "Denoiser":
-        engine = Engine(unet, Levers.here(next(unet.parameters()).device))
+        levers = Levers.here(next(unet.parameters()).device)
+        engine = Engine(unet, replace(levers, mapped=levers.mapped and unet.narrow > 0))
         return cls(unet, table, unet.dtype, predicts, engine)
 
     @property

@@ -230,7 +230,15 @@ class UNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in; some of its weights may be kept in fewer bits."""
-        return self.out[0].weight.dtype  # type: ignore[union-attr,return-value]
+        norm = self.out[0]
+        assert isinstance(norm, nn.GroupNorm)
+        return norm.weight.dtype
+
+    @property
+    def narrow(self) -> int:
+        """Bytes of the weights that are kept in fewer bits than it computes in."""
+        kept = (weight for weight in self.parameters() if weight.dtype != self.dtype)
+        return sum(weight.numel() * weight.element_size() for weight in kept)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, label: Tensor | None = None) -> Tensor:
         """Predict the noise in x (B, 4, H, W) at timestep t (B,), given a text (B, L, D).

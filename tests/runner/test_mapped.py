@@ -61,6 +61,11 @@ def test_wide_weights_stay_in_the_file(small, tmp_path, dtype):
         assert weight.dtype == (dtype if weight.numel() >= 1 << 12 else torch.float32)
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_denoiser_says_whether_it_does(small, mapped):
+    assert ("mapped" in models(small, mapped).denoiser.levers) is mapped
+
+
 def test_nothing_is_copied(small):
     one = checkpoint.read(small)
     name = max(one.shapes["unet"], key=lambda name: torch.Size(one.shapes["unet"][name]).numel())
@@ -182,7 +187,7 @@ def test_tiles_take_nothing_that_mapped_weights_need(small, monkeypatch):
     monkeypatch.setattr(engine, "free_memory", lambda: 1e9)
     unet = models(small, True).denoiser.unet
     narrow = sum(2 * weight.numel() for weight in unet.parameters() if weight.dtype != unet.dtype)
-    assert narrow > 0
+    assert unet.narrow == narrow > 0
     assert engine.Engine(unet, engine.Levers()).spare == (1e9 - narrow) / 2
 
 
