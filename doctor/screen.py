@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from doctor.easel import Easel
 
-# What stands before the text of a line: a mark, or a label and two spaces. Commands and addresses
-# have none, and are never folded: they are to be copied whole.
+# What stands before the text of a line: a mark, a label and two spaces, or, of a sentence, nothing.
+# What holds a command or is an address has no lead and is never folded: it is to be copied whole.
 LEAD = re.compile(
     r"[✗!·?✓] | +\S+(?: \S+)?  +(?=\S)(?!comfy-doctor [a-z]|\S*/python[^\s/]* |[!-~]+$)"
+    r"|(?=[A-Z]\S* \S|[\u3400-\u9fff])(?!.*(?:  |comfy-doctor |/python|://))"
 )
 # Where a line may end: at a space, and beside a sign of full width, which are written without any;
 # but what closes stays with the sign before it, and what opens with the one behind it.

@@ -68,7 +68,7 @@ def begin(path: Path, device: str | None = None, mapped: bool = False) -> bool:
 
     mapped: most of its weights will stay in it (mapped.py).
     """
-    if sys.platform != "linux" or taken:
+    if sys.platform != "linux" or taken or not path.is_file():  # to open a pipe is to wait
         return False
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         size, room = weights(path, mapped) * WIDEST, free() / SPARE

@@ -53,6 +53,8 @@ def beginning(path: Path) -> bytes:
     """
     if path.is_dir():
         raise Refused("checkpoint-is-folder", f"{path} is a folder; a checkpoint is one file.")
+    if path.exists() and not path.is_file():
+        raise Refused("checkpoint-unreadable", f"{path} is no file but a pipe or a device.")
     try:
         with path.open("rb") as file:
             return file.read(64)

@@ -1,6 +1,7 @@
 """The screen as people have it: narrow and wide terminals, pipes, no colour, old consoles."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -13,11 +14,13 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from doctor import pictures
 from doctor.facts import ComfyUI, plain
-from doctor.screen import PLAIN, folded
+from doctor.screen import PLAIN, folded, put
 from doctor.verbs import page
+from doctor.words import say
 from tests.doctor.command import ROOT, doctor
 from tests.doctor.test_page import FACTS, PROOF
 
@@ -128,6 +131,32 @@ def test_a_folded_text_fits_and_is_whole(text, width):
     assert all(cell_len(line) <= width for line in lines) or "，，" in text
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert not any(line[0] in "，。）" for line in lines if line and "，，" not in text)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_sentence_without_a_mark_folds_between_words(lang):
+    sentence = say("proof-coming", lang, size="64×64", memory="6", minutes="1")
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None, soft_wrap=True)
+    put(console, sentence)
+    lines = out.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(cell_len, lines)) <= 60
+    assert sum("64×64" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Cured: python-missing. To take it back: comfy-doctor undo --comfyui /srv/{'x' * 60}",
+        f"Picture  /srv/{'x' * 60}",
+        f"/srv/{'x' * 60}",
+    ],
+)
+def test_what_is_to_be_copied_stays_whole(line):
+    out = io.StringIO()
+    put(Console(file=out, width=60, force_terminal=True, color_system=None, soft_wrap=True), line)
+    assert out.getvalue() == line + "\n"
 
 
 def test_chinese_fills_its_lines_and_a_long_path_ends_after_a_slash():

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.runner.conftest import edit, small_table, write
 
 torch = pytest.importorskip("torch")
 
-from runner import checkpoint, devices, memory  # noqa: E402
+from runner import checkpoint, devices, early, memory  # noqa: E402
 from runner.recipe import Refused  # noqa: E402
 
 UNET = "model.diffusion_model."
@@ -57,6 +58,13 @@ def test_an_old_file_without_text_model_and_with_position_ids_is_the_same(small,
     assert all(
         torch.equal(ours[key], value) for key, value in assembled(small).text.state_dict().items()
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert not early.begin(tmp_path / "pipe")
+    assert "no file but a pipe" in str(refused(tmp_path / "pipe"))
 
 
 def test_progress_ends_at_the_whole(small):
